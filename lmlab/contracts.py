@@ -1,0 +1,384 @@
+"""The few types that everything agrees on: Spec, example kinds, capabilities, losses, and what a run gives to its parts.
+
+Nothing here imports jax: array types stand in annotations only.
+Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import optax
+    from jax import Array
+    from jaxtyping import Float, Int, Key
+
+Value = Any
+"""None, bool, int, float, str, Spec, or a tuple or str-keyed FrozenDict of these: what a Spec may hold."""
+
+
+class FrozenDict(dict[str, Value]):
+    """A dict that cannot change and can be hashed: the mapping inside a Spec."""
+
+    def _refuse(self, *args: object, **kwargs: object) -> Any:
+        raise TypeError("a FrozenDict cannot change; make a new one")
+
+    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Value]]]:
+        return (FrozenDict, (dict(self),))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a name plus its bindings resolve to: plain data, complete (defaults included), nested.
+
+    It is what is checked, hashed, saved, compared, swept over and sent to workers.
+    """
+
+    kind: str
+    name: str
+    kwargs: FrozenDict = field(default_factory=FrozenDict)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The default of a parameter that holds a component: as if the configuration said `@name`."""
+
+    name: str
+
+
+# --- Example kinds: what a dataset yields ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Text:
+    """One document: its text, and the bytes it stood in (`text` decodes losslessly from UTF-8)."""
+
+    text: str
+    source: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """One stream of token ids: a 1-d integer array, possibly memory-mapped."""
+
+    ids: np.ndarray
+    source: str = ""
+
+
+# --- What a batch holds ---------------------------------------------------------------------------------------
+
+
+class TokenBatch(TypedDict):
+    """What a next-token loss reads. `targets[b, t]` follows `tokens[b, t]`; `weights` is 0 where nothing is predicted.
+
+    With several documents in a row, `segment_ids` numbers them (0 is padding) and `positions` restarts in each.
+    """
+
+    tokens: Int[Array, "B T"]
+    targets: Int[Array, "B T"]
+    weights: Float[Array, "B T"]
+    segment_ids: NotRequired[Int[Array, "B T"]]
+    positions: NotRequired[Int[Array, "B T"]]
+
+
+# --- Capabilities: what a model can do, by having the methods -------------------------------------------------
+
+Cache = Any
+"""An explicit pytree, given and returned: keys and values seen so far, or a recurrent state."""
+
+
+@runtime_checkable
+class CausalLM(Protocol):
+    """Gives states of which position t depends on tokens[:, :t+1] only.
+
+    `keys` holds one random key per row and switches dropout on; None is deterministic. With a `cache` (from
+    `init_cache`), `tokens` continue what the cache has read, and the returned cache has read them too.
+    """
+
+    def hidden(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        positions: Int[Array, "B T"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        cache: Cache | None = None,
+        keys: Key[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """States after reading each token, and the cache if one was given."""
+        ...
+
+    def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+        """Next-token logits, float32."""
+        ...
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `batch` rows that will read at most `length` tokens."""
+        ...
+
+
+@runtime_checkable
+class BidirectionalLM(Protocol):
+    """Gives states of which every position may depend on every token of its row (masked language models)."""
+
+    def encode(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"] | None = None,
+        keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """States of each token in its two-sided context."""
+        ...
+
+    def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+        """Logits of the token at each position, float32."""
+        ...
+
+
+# --- Losses ---------------------------------------------------------------------------------------------------
+
+
+class LossOutput(NamedTuple):
+    """Sums, and what to divide them by. Only the trainer divides, once, after all microbatches and devices."""
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+    metrics: Mapping[str, tuple[Float[Array, ""], Float[Array, ""]]]
+
+
+class Loss(Protocol):
+    """A frozen dataclass that turns a model's answer on a batch into sums."""
+
+    needs: ClassVar[type]
+    """The capability protocol that the model must have."""
+    reads: ClassVar[type]
+    """The batch type (a TypedDict above) that `features` must make."""
+
+    def __call__(
+        self, model: Any, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
+    ) -> LossOutput:
+        """Loss sums over the batch; `keys` holds one random key per row, None when evaluating."""
+        ...
+
+
+# --- Data -----------------------------------------------------------------------------------------------------
+
+
+class Dataset(Protocol):
+    """A corpus with named splits of random-access examples, all of one example kind."""
+
+    example: ClassVar[type]
+
+    def split(self, name: str) -> Sequence[Any]:
+        """The examples of `train`, `valid` or `test`; DataError if there is no such split or it is empty."""
+        ...
+
+    def fingerprint(self) -> Mapping[str, Value]:
+        """JSON-able facts that change whenever the examples change."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back, without loss for text that the vocabulary covers."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, V."""
+        ...
+
+    @property
+    def end_of_text(self) -> int:
+        """The id put after every document."""
+        ...
+
+    def fit(self, texts: Iterable[str]) -> Tokenizer:
+        """This tokenizer with its vocabulary made from training texts (itself, if it needs none)."""
+        ...
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of `text`, 1-d int32, without `end_of_text`."""
+        ...
+
+    def decode(self, ids: np.ndarray | Sequence[int]) -> str:
+        """Text of `ids`; bytes that are not UTF-8 come out as U+FFFD."""
+        ...
+
+    def token_bytes(self) -> Sequence[bytes]:
+        """The UTF-8 bytes that each id stands for (b"" for special ids): makes bits per byte exact."""
+        ...
+
+    def to_json(self) -> dict[str, Value]:
+        """The fitted vocabulary, for the run folder."""
+        ...
+
+    def from_json(self, saved: Mapping[str, Value]) -> Tokenizer:
+        """This tokenizer with a saved vocabulary."""
+        ...
+
+
+# --- Optimization ---------------------------------------------------------------------------------------------
+
+
+class Schedule(Protocol):
+    """A number as a function of the step; its own numbers may be tracers."""
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The value at optimizer step `step` (0 is the first), float32."""
+        ...
+
+
+class Optimizer(Protocol):
+    """A frozen dataclass of hyper-parameters (which may be tracers) that makes an optax transformation."""
+
+    def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformation:
+        """The update rule; `roles` maps each parameter's path to its role (kernel, bias, scale, embedding, ...)."""
+        ...
+
+
+# --- Running --------------------------------------------------------------------------------------------------
+
+
+class Partitioner(Protocol):
+    """Lays one training program out over devices and processes; every partitioner gives the same numbers.
+
+    A *state* here is any pytree of arrays with a dict of parameters in it, in the partitioner's own layout
+    (sharded, or replicated with a leading device axis); `export` gives the layout that checkpoints hold.
+    """
+
+    @property
+    def axis_name(self) -> str | None:
+        """The axis that the step must sum over itself (pmap), or None where the compiler does it (jit)."""
+        ...
+
+    def check(self, global_batch_size: int, microbatches: int) -> None:
+        """ConfigError unless the batch divides over the devices and the microbatches."""
+        ...
+
+    def rows(self, global_batch_size: int) -> range:
+        """The rows of the global batch that this process reads."""
+        ...
+
+    def init(self, make_state: Callable[[Array], Any], key: Array) -> Any:
+        """`make_state(key)`, laid out over the devices, made by one compiled program."""
+        ...
+
+    def place(self, batch: Mapping[str, np.ndarray], leading: int = 0) -> Mapping[str, Array]:
+        """This process's rows as part of the global batch on the devices; `leading` axes stand before B."""
+        ...
+
+    def compile(self, function: Callable[..., Any], *abstract: Any, donate: bool = False) -> Callable[..., Any]:
+        """`function(state, batch) -> (state, replicated outputs)` compiled ahead of time for these shapes.
+
+        With `donate` the state's buffers are given up. Without a state in the result (evaluation) the
+        function returns replicated outputs only.
+        """
+        ...
+
+    def export(self, state: Any) -> Any:
+        """The state in the layout that checkpoints hold: global arrays, no device axis."""
+        ...
+
+    def abstract(self, make_state: Callable[[Array], Any], key: Array) -> Any:
+        """The exported state as ShapeDtypeStructs with shardings: the target of a restore."""
+        ...
+
+    def load(self, exported: Any) -> Any:
+        """An exported (restored) state in this partitioner's own layout."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Measures a model on a split of the data, between steps."""
+
+    def bind(self, program: Any) -> Callable[[Any], Mapping[str, float]]:
+        """Prepares for a `lmlab.training.program.Program`; the result maps a running state to named metrics."""
+        ...
+
+
+class Hook(Protocol):
+    """Something done after a step, from the outside: it sees the run and may not change it."""
+
+    def bind(self, run: Any) -> Callable[[int, Any, bool], None]:
+        """Prepares for a `lmlab.training.loop.Run`; the result is called as `(steps done, state, last)` after
+        every dispatch and returns at once where nothing is due."""
+        ...
+
+
+class Writer(Protocol):
+    """Somewhere that metrics go. Only the first process writes."""
+
+    def bind(self, folder: Any, spec: Spec) -> OpenWriter:
+        """Opens for the run folder (a pathlib.Path), also on resume."""
+        ...
+
+
+class OpenWriter(Protocol):
+    """A writer at work."""
+
+    def write(self, record: Mapping[str, Value]) -> None:
+        """One record: `step`, `phase` (train, eval or event) and named numbers."""
+        ...
+
+    def close(self) -> None:
+        """Called once, also after a failure."""
+        ...
+
+
+class Sampler(Protocol):
+    """Chooses the next token of every row from its logits."""
+
+    def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
+        """One id per row."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts trials of a sweep somewhere."""
+
+
+class Settings(Protocol):
+    """A typed group of a run's own settings."""
+
+
+class Model(Protocol):
+    """Any registered model: an nnx.Module whose capabilities are its methods."""
+
+
+KIND_TYPES: dict[str, type] = {
+    "model": Model,
+    "loss": Loss,
+    "dataset": Dataset,
+    "tokenizer": Tokenizer,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "partitioner": Partitioner,
+    "evaluator": Evaluator,
+    "hook": Hook,
+    "writer": Writer,
+    "sampler": Sampler,
+    "launcher": Launcher,
+    "settings": Settings,
+}
+"""The annotation that a parameter carries to hold a component of a kind.
+
+`learning_rate: float | Schedule` receives the component built; `model: Annotated[Spec, Model]` keeps the Spec,
+for parts that are built later, or inside a traced function.
+"""
+
+SUPPLIED: dict[str, tuple[str, ...]] = {
+    "model": ("vocab", "seq_len", "dtype", "rngs"),
+    "schedule": ("steps",),
+}
+"""What the program gives to components of a kind, beside their configuration; binding one of these is refused.
+
+vocab: number of token ids. seq_len: T of the training batches. dtype: compute dtype. rngs: nnx.Rngs.
+steps: length of the run in optimizer steps.
+"""

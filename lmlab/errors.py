@@ -1,0 +1,47 @@
+"""The mistakes that lmlab reports by one clear line, one type per kind of mistake.
+
+The command line prints the message of an `LmlabError` without a traceback (unless `--debug`) and exits with
+its `exit_code`. Anything else that escapes is a bug in lmlab or in a plug-in and shows its traceback.
+"""
+
+
+class LmlabError(Exception):
+    """A mistake with a message for a person: what was asked for, where, what there is, and the way out."""
+
+    exit_code = 1
+
+
+class ConfigError(LmlabError):
+    """The configuration cannot be run as written (parsing, names, types, fit between components)."""
+
+    exit_code = 2
+
+
+class DataError(LmlabError):
+    """A corpus, file or tokenizer cannot serve what is asked of it."""
+
+    exit_code = 3
+
+
+class CheckpointError(LmlabError):
+    """A checkpoint is missing, damaged or does not fit the program that asks for it."""
+
+    exit_code = 4
+
+
+class NonFiniteError(LmlabError):
+    """Training stopped because the loss or its gradient was not finite too many times in a row."""
+
+    exit_code = 5
+
+
+class RunFolderError(LmlabError):
+    """The run folder cannot be written or read: permissions, a full disk, another run's folder."""
+
+    exit_code = 6
+
+
+class Interrupted(LmlabError):
+    """SIGTERM or SIGINT ended the run after its state was saved (EX_TEMPFAIL: run the same command again)."""
+
+    exit_code = 75

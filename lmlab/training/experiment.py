@@ -1,0 +1,144 @@
+"""The root of every Spec: what an experiment is made of, and how it is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from lmlab.contracts import (
+    Dataset,
+    Evaluator,
+    Hook,
+    Loss,
+    Model,
+    Optimizer,
+    Partitioner,
+    Ref,
+    Settings,
+    Spec,
+    Tokenizer,
+    Writer,
+)
+from lmlab.registry import settings
+
+
+@settings.register("checkpoints")
+@dataclass(frozen=True)
+class Checkpoints:
+    """When the state is saved, and which saved states are kept.
+
+    Args:
+      every: steps between checkpoints (0: only at the end and when interrupted).
+      minutes: also save when so many minutes have passed since the last save (0: never).
+      keep_last: newest checkpoints to keep.
+      keep_best: checkpoints to keep beside these, best by `metric`.
+      metric: the evaluation metric that `keep_best` orders by, as `evaluator/metric` names in metrics.jsonl.
+      lower_is_better: the direction of `metric`.
+    """
+
+    every: int = 500
+    minutes: float = 0.0
+    keep_last: int = 2
+    keep_best: int = 0
+    metric: str = "valid/nats_per_token"
+    lower_is_better: bool = True
+
+
+@settings.register("finite_guard")
+@dataclass(frozen=True)
+class FiniteGuard:
+    """What happens when the loss or its gradient is not finite: the update is skipped and counted.
+
+    Args:
+      patience: stop after so many skipped updates in a row.
+    """
+
+    patience: int = 20
+
+
+@settings.register("init_from")
+@dataclass(frozen=True)
+class InitFrom:
+    """Start from the parameters of another run (parameters only: step, optimizer and data start anew).
+
+    Args:
+      run: the run folder.
+      step: which of its checkpoints (None: the newest).
+      rename: pairs (regular expression, replacement) applied to the saved paths, first match wins.
+      allow_missing: regular expressions of parameters that may keep their fresh values.
+    """
+
+    run: str
+    step: int | None = None
+    rename: tuple[tuple[str, str], ...] = ()
+    allow_missing: tuple[str, ...] = ()
+
+
+@settings.register("experiment")
+@dataclass(frozen=True)
+class Experiment:
+    """One training run: what is learned from what, and how it is carried out.
+
+    Args:
+      model: the network.
+      loss: what is minimised.
+      dataset: where the examples come from.
+      optimizer: the update rule, with its learning-rate schedule.
+      tokenizer: text to ids; None for datasets of ids.
+      steps: optimizer steps of the whole run (schedules end here).
+      global_batch_size: rows per step over all devices and microbatches.
+      seq_len: tokens per row, T.
+      packing: `windows` cuts one stream of documents into rows; `first_fit` packs whole documents into rows
+        with segment ids (longer documents are cut).
+      max_examples: use only the first so many examples of the training split (None: all), chosen before shuffling.
+      seed: the root of all randomness.
+      compute_dtype: `auto` is float32 on CPU and bfloat16 on GPU and TPU; parameters are float32 always.
+      clip_norm: scale the gradient down to this global norm (None: never).
+      ema: decay of a moving average of the parameters, used by evaluation and generation (None: no average).
+      init_from: start from another run's parameters.
+
+    How it is carried out, which never changes what is learned:
+      microbatches: gradient accumulation: parts that each global batch is computed in.
+      steps_per_dispatch: optimizer steps per compiled call (for models that are dispatch-bound).
+      partitioner: the layout over devices.
+      stop_at: leave the run unfinished at this step (schedules still end at `steps`).
+      log_every: steps per record of metrics.jsonl, and between host synchronisations.
+      eval_every: steps between evaluations (0: only at the end).
+      evaluators, hooks, writers: see `lmlab list`.
+      checkpoints, finite_guard: see there.
+      prefetch: batches made ahead, in the background.
+    """
+
+    model: Annotated[Spec, Model]
+    loss: Annotated[Spec, Loss]
+    dataset: Annotated[Spec, Dataset]
+    optimizer: Annotated[Spec, Optimizer]
+    steps: int
+    global_batch_size: int
+    seq_len: int
+    tokenizer: Annotated[Spec, Tokenizer] | None = None
+    packing: Literal["windows", "first_fit"] = "windows"
+    max_examples: int | None = None
+    seed: int = 0
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    clip_norm: float | None = 1.0
+    ema: float | None = None
+    init_from: Annotated[Spec, Settings] | None = None
+    microbatches: int = 1
+    steps_per_dispatch: int = 1
+    partitioner: Annotated[Spec, Partitioner] = Ref("mesh")  # type: ignore[assignment]
+    stop_at: int | None = None
+    log_every: int = 10
+    eval_every: int = 0
+    evaluators: tuple[Annotated[Spec, Evaluator], ...] = (Ref("perplexity"),)  # type: ignore[assignment]
+    hooks: tuple[Annotated[Spec, Hook], ...] = (Ref("samples"),)  # type: ignore[assignment]
+    writers: tuple[Annotated[Spec, Writer], ...] = (Ref("console"),)  # type: ignore[assignment]
+    checkpoints: Annotated[Spec, Settings] = Ref("checkpoints")  # type: ignore[assignment]
+    finite_guard: Annotated[Spec, Settings] = Ref("finite_guard")  # type: ignore[assignment]
+    prefetch: int = 4
+
+    OPERATIONAL: ClassVar[frozenset[str]] = frozenset({
+        "microbatches", "steps_per_dispatch", "partitioner", "stop_at", "log_every", "eval_every", "evaluators",
+        "hooks", "writers", "checkpoints", "finite_guard", "prefetch",
+    })  # fmt: skip
+    """The parameters that may differ between a run and its resumption: they do not change what is learned."""

@@ -1,0 +1,13 @@
+"""One test session: eight fake CPU devices, and one compilation cache shared by all tests and the processes they start."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Set before jax is imported anywhere. Child processes (`lmlab train ...`) choose their own number of devices.
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+_cache = Path(tempfile.gettempdir()) / f"lmlab-tests-{os.getuid()}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
