@@ -1,0 +1,229 @@
+"""From examples to rows: what a loss's batch holds, cut from one stream of ids.
+
+Both packings cut the same stream, in which an end-of-text id stands before, between and behind the documents, so
+that every token of a split is predicted exactly once, given what stands before it:
+
+    documents  [5, 6, 7], [8]            end of text 0
+    stream     0 5 6 7 0 8 0             6 pairs (token, target): 0→5 5→6 6→7 7→0 0→8 8→0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from lmlab.contracts import Text, TokenBatch, Tokenizer, Tokens
+from lmlab.data.packing import first_fit
+from lmlab.errors import ConfigError, DataError
+
+Packing = Literal["windows", "first_fit"]
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Ids, and which of the pairs (ids[t], ids[t+1]) are to be learned from.
+
+    Args:
+      ids: 1-d, of any integer type; may be a memory map.
+      spans: (S, 2) ranges [start, stop) of pairs that follow one another; windows do not cross them.
+      documents: (N, 2) ranges of pairs, one per document.
+    """
+
+    ids: np.ndarray
+    spans: np.ndarray
+    documents: np.ndarray
+
+
+class Rows(Protocol):
+    """The rows of one split: of a training epoch, or of an evaluation."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The stream of ids that they are cut from."""
+        ...
+
+    @property
+    def targets(self) -> int:
+        """Predicted tokens in all of them."""
+        ...
+
+    def gather(self, rows: np.ndarray) -> Batch:
+        """These rows as the arrays of a batch, freshly made (devices may keep them)."""
+        ...
+
+
+class Windows:
+    """Rows of `seq_len` pairs that follow one another; each begins with the last target of the one before.
+
+    Example (seq_len 4, the stream above; padding is 0):
+      tokens  = [0 5 6 7], [0 8 0 0]
+      targets = [5 6 7 0], [8 0 0 0]
+      weights = [1 1 1 1], [1 1 0 0]      # the second row, the tail, is in evaluations only
+
+    Args:
+      stream: what is cut.
+      seq_len: pairs per row, T.
+      tail: keep what is left over at the end of a span, padded with weight 0.
+    """
+
+    def __init__(self, stream: Stream, seq_len: int, tail: bool) -> None:
+        self.ids, self._seq_len = stream.ids, seq_len
+        self._start, self._stop = stream.spans[:, 0], stream.spans[:, 1]
+        pairs = self._stop - self._start
+        self._end_row = np.cumsum(-(-pairs // seq_len) if tail else pairs // seq_len)
+        self.targets = int(pairs.sum() if tail else (pairs // seq_len).sum() * seq_len)
+
+    def __len__(self) -> int:
+        return int(self._end_row[-1]) if len(self._end_row) else 0
+
+    def gather(self, rows: np.ndarray) -> Batch:
+        """Batch of `tokens`, `targets` and `weights`, each (B, T)."""
+        span = np.searchsorted(self._end_row, rows, side="right")
+        before = np.where(span > 0, self._end_row[span - 1], 0)
+        start = self._start[span] + (rows - before) * self._seq_len
+        place = start[:, None] + np.arange(self._seq_len + 1)
+        ids = self.ids[np.minimum(place, self._stop[span][:, None])].astype(np.int32)
+        tokens, targets = ids[:, :-1].copy(), ids[:, 1:].copy()
+        padding = place[:, :-1] >= self._stop[span][:, None]
+        if padding.any():
+            tokens[padding] = targets[padding] = 0
+        return {"tokens": tokens, "targets": targets, "weights": (~padding).astype(np.float32)}
+
+
+class Packed:
+    """Rows of whole documents, first fit, with `segment_ids` and `positions`; longer documents are cut into pieces.
+
+    Each piece is a segment of its own: nothing is seen across its edges. The end-of-text id before a document
+    is its first token, the one behind it is its last target.
+
+    Example (seq_len 4, the stream above plus a document [9] and its end; padding is 0):
+      tokens      = [0 5 6 7], [0 8 0 9]
+      targets     = [5 6 7 0], [8 0 9 0]
+      weights     = [1 1 1 1], [1 1 1 1]
+      segment_ids = [1 1 1 1], [1 1 2 2]      # 0 is padding
+      positions   = [0 1 2 3], [0 1 0 1]
+
+    Args:
+      stream: what is packed.
+      seq_len: pairs per row, T.
+    """
+
+    def __init__(self, stream: Stream, seq_len: int) -> None:
+        self.ids, self._seq_len = stream.ids, seq_len
+        start, length = _pieces(stream.documents, seq_len)
+        row, column = first_fit(length, seq_len)
+        order = np.argsort(row, kind="stable")
+        self._start, self._length, self._column = start[order], length[order], column[order]
+        self._first = np.searchsorted(row[order], np.arange(row.max(initial=-1) + 2))
+        self.targets = int(length.sum())
+
+    def __len__(self) -> int:
+        return len(self._first) - 1
+
+    def gather(self, rows: np.ndarray) -> Batch:
+        """Batch of `tokens`, `targets`, `weights`, `segment_ids` and `positions`, each (B, T)."""
+        count = self._first[rows + 1] - self._first[rows]
+        segment = _ranges(count)
+        piece = np.repeat(self._first[rows], count) + segment
+        length = self._length[piece]
+        within = _ranges(length)
+        source = np.repeat(self._start[piece], length) + within
+        row = np.repeat(np.arange(len(rows)), count)
+        place = np.repeat(row * self._seq_len + self._column[piece], length) + within
+        filled = {
+            "tokens": self.ids[source],
+            "targets": self.ids[source + 1],
+            "weights": 1,
+            "segment_ids": np.repeat(segment + 1, length),
+            "positions": within,
+        }
+        return {name: self._padded(name, values, place, len(rows)) for name, values in filled.items()}
+
+    def _padded(self, name: str, values: np.ndarray | int, place: np.ndarray, rows: int) -> np.ndarray:
+        padded = np.zeros(rows * self._seq_len, np.float32 if name == "weights" else np.int32)
+        padded[place] = values
+        return padded.reshape(rows, self._seq_len)
+
+
+def _pieces(documents: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and lengths of the documents' pieces, none longer than `longest`."""
+    size = documents[:, 1] - documents[:, 0]
+    count = -(-size // longest)
+    part = _ranges(count) * longest
+    return np.repeat(documents[:, 0], count) + part, np.minimum(np.repeat(size, count) - part, longest)
+
+
+def _ranges(counts: np.ndarray) -> np.ndarray:
+    """[2, 3] → [0, 1, 0, 1, 2]."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def text_stream(documents: Sequence[Text], tokenizer: Tokenizer) -> Stream:
+    """All documents as one stream of ids of the smallest sufficient type; DataError names the one that cannot be."""
+    dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
+    end = np.array([tokenizer.end_of_text], dtype)
+    parts = [end]
+    for document in documents:
+        try:
+            parts += [tokenizer.encode(document.text).astype(dtype), end]
+        except DataError as error:
+            raise DataError(f"{document.source}: {error}" if document.source else str(error)) from None
+    edges = np.cumsum([0, *(len(parts[i]) + 1 for i in range(1, len(parts), 2))])
+    ids = np.concatenate(parts)
+    return Stream(ids, np.array([[0, len(ids) - 1]]), np.stack([edges[:-1], edges[1:]], axis=1))
+
+
+def token_stream(examples: Sequence[Tokens]) -> Stream:
+    """Streams of ids as they are (one stays the memory map that it is); none is predicted across two of them."""
+    ids = examples[0].ids if len(examples) == 1 else np.concatenate([example.ids for example in examples])
+    edges = np.cumsum([0, *(len(example.ids) for example in examples)])
+    spans = np.stack([edges[:-1], np.maximum(edges[1:] - 1, edges[:-1])], axis=1)
+    return Stream(ids, spans, spans)
+
+
+def _rows(stream: Stream, seq_len: int, packing: Packing, training: bool) -> Rows:
+    if packing == "first_fit":
+        return Packed(stream, seq_len)
+    return Windows(stream, seq_len, tail=not training)
+
+
+def text_to_tokens(
+    examples: Sequence[Text], tokenizer: Tokenizer, seq_len: int, packing: Packing, training: bool
+) -> Rows:
+    """Documents to next-token rows."""
+    return _rows(text_stream(examples, tokenizer), seq_len, packing, training)
+
+
+def tokens_to_tokens(
+    examples: Sequence[Tokens], tokenizer: Tokenizer | None, seq_len: int, packing: Packing, training: bool
+) -> Rows:
+    """Streams of ids to next-token rows."""
+    return _rows(token_stream(examples), seq_len, packing, training)
+
+
+Conversion = Callable[[Sequence[Any], Any, int, Packing, bool], Rows]
+
+CONVERSIONS: dict[tuple[type, type], Conversion] = {
+    (Text, TokenBatch): text_to_tokens,
+    (Tokens, TokenBatch): tokens_to_tokens,
+}
+"""How rows are made, by (example kind, batch type). Where a pair is missing, that dataset and that loss do not fit."""
+
+
+def conversion(example: type, reads: type) -> Conversion:
+    """The conversion from an example kind to a batch type; ConfigError for a dataset that the loss cannot read."""
+    if (example, reads) not in CONVERSIONS:
+        fitting = sorted(kind.__name__ for kind, batch in CONVERSIONS if batch is reads)
+        raise ConfigError(
+            f"a dataset that the loss cannot read: it yields {example.__name__}, the loss reads a {reads.__name__}, "
+            f"which is made from {' or '.join(fitting) or 'nothing that is known'}."
+        )
+    return CONVERSIONS[example, reads]

@@ -1,0 +1,260 @@
+"""The loader: a dataset opened for training and evaluation, in which batch k is a pure function of (seed, k).
+
+Devices, processes, workers and restarts do not enter: a process asks for its rows of batch k. The state of the
+loader is therefore one integer, and the fingerprint below, which tells whether k still means the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from lmlab.contracts import Dataset, Text, TokenBatch, Tokenizer
+from lmlab.data.accounting import TextTables, text_tables
+from lmlab.data.features import Batch, Packing, Rows, conversion
+from lmlab.data.fingerprints import digest, digest_json
+from lmlab.data.order import Order
+from lmlab.data.prefetch import Prefetch
+from lmlab.errors import ConfigError, DataError
+from lmlab.registry import CATALOGUE
+
+if TYPE_CHECKING:
+    import grain
+
+T = TypeVar("T")
+
+
+def open_data(
+    dataset: Dataset,
+    tokenizer: Tokenizer | None,
+    *,
+    seq_len: int,
+    packing: Packing = "windows",
+    global_batch_size: int,
+    seed: int = 0,
+    max_examples: int | None = None,
+    reads: type = TokenBatch,
+    saved_tokenizer: Mapping[str, Any] | None = None,
+) -> Data:
+    """A dataset made ready for a loss that reads batches of type `reads`.
+
+    Args:
+      dataset: where the examples come from.
+      tokenizer: for datasets of text; fitted on the training examples in use unless `saved_tokenizer` is given.
+      seq_len: T.
+      packing: see `features`.
+      global_batch_size: rows per batch, B, over all processes.
+      seed: decides the order of the training rows.
+      max_examples: only so many first training examples, chosen before anything is shuffled.
+      reads: the loss's batch type.
+      saved_tokenizer: what `to_json` gave when a run began.
+
+    Raises:
+      ConfigError: the dataset, the tokenizer and the loss do not fit.
+      DataError: a corpus that cannot serve.
+    """
+    convert = conversion(dataset.example, reads)
+    name = _name_of(dataset)
+    _check_fit(name, dataset, tokenizer, max_examples)
+    if tokenizer is not None:
+        if saved_tokenizer is None:
+            tokenizer = tokenizer.fit(text.text for text in dataset.split("train")[:max_examples])
+        else:
+            tokenizer = tokenizer.from_json(saved_tokenizer)
+
+    def rows(split: str, training: bool) -> Rows:
+        examples = dataset.split(split)
+        if split == "train" and max_examples is not None:
+            if len(examples) < max_examples:
+                raise ConfigError(f"experiment.max_examples = {max_examples}, but '{name}' has {len(examples)}.")
+            examples = examples[:max_examples]
+        return convert(examples, tokenizer, seq_len, packing, training)
+
+    facts = {
+        "packing": packing,
+        "seq_len": seq_len,
+        "global_batch_size": global_batch_size,
+        "seed": seed,
+        "max_examples": max_examples,
+    }
+    return Data(name, dataset, tokenizer, rows, facts)
+
+
+class Data:
+    """A dataset with its tokenizer: training batches by number, and evaluation batches of every split.
+
+    Splits are read and turned into ids when they are first asked for. Made by `open_data`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dataset: Dataset,
+        tokenizer: Tokenizer | None,
+        rows: Callable[[str, bool], Rows],
+        facts: dict[str, Any],
+    ) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        self._dataset = dataset
+        self._rows = functools.cache(rows)
+        self._facts = facts
+
+    @property
+    def vocab(self) -> int:
+        """Number of ids, V."""
+        return cast(Any, self._dataset).vocab if self.tokenizer is None else self.tokenizer.vocab_size
+
+    @functools.cached_property
+    def text_tables(self) -> TextTables | None:
+        """Bytes and words behind ids; None for a dataset of ids, whose text is not known."""
+        return None if self.tokenizer is None else text_tables(self.tokenizer)
+
+    @functools.cached_property
+    def train(self) -> TrainBatches:
+        """The training split; DataError if it does not fill one row."""
+        rows = self._rows("train", True)
+        if not len(rows):
+            raise DataError(
+                f"{self.name}: the training split is shorter than one window of seq_len + 1 = "
+                f"{self._facts['seq_len'] + 1} tokens. Give it more data, or lower experiment.seq_len."
+            )
+        tokenizer = self.tokenizer and {
+            "name": _name_of(self.tokenizer),
+            "vocab_size": self.tokenizer.vocab_size,
+            "sha256": digest_json(self.tokenizer.to_json()),
+        }
+        dataset = {"name": self.name, **self._dataset.fingerprint()}
+        return TrainBatches(rows, {**self._facts, "tokenizer": tokenizer, "dataset": dataset})
+
+    def split(self, name: str) -> EvalBatches:
+        """A split for evaluation, each of its tokens predicted once; DataError if the dataset does not have it."""
+        rows = self._rows(name, False)
+        if not rows.targets:
+            raise DataError(f"{self.name}: the split '{name}' holds one token: there is nothing to predict in it.")
+        return EvalBatches(rows, self._facts, getattr(self.tokenizer, "unknown", None))
+
+
+class TrainBatches:
+    """The training split as an endless sequence of batches, in another order each epoch.
+
+    Batch k holds places k·B to (k+1)·B of the sequence of all epochs' rows, also across an epoch's edge.
+    Nothing is remembered between calls: batch 10**6 costs what batch 0 costs.
+    """
+
+    def __init__(self, rows: Rows, facts: Mapping[str, Any]) -> None:
+        self._gather = rows.gather
+        self._facts = facts
+        self._size: int = facts["global_batch_size"]
+        self._order = Order(len(rows), facts["seed"])
+        self.rows_per_epoch = len(rows)
+        self.targets_per_epoch = rows.targets
+        self.tokens_per_step = self._size * int(facts["seq_len"])
+
+    def rows_of(self, k: int) -> np.ndarray:
+        """The rows of the training split that batch k holds, (B,) int64."""
+        return self._order[range(k * self._size, (k + 1) * self._size)]
+
+    def batch(self, k: int, rows: range | None = None) -> Batch:
+        """Batch k, or those of its rows that a process reads: freshly made arrays (len(rows), T)."""
+        found = self.rows_of(k)
+        return self._gather(found if rows is None else found[rows.start : rows.stop : rows.step])
+
+    def pipeline(self, rows: range | None = None) -> grain.MapDataset[Batch]:
+        """The same as a grain dataset whose element k is batch k: whole batches, since grain's cost is per element."""
+        import grain  # brings jax with it: not for those who only list or check
+
+        return grain.MapDataset.range(sys.maxsize).map(functools.partial(self.batch, rows=rows))
+
+    def iterate(
+        self,
+        start: int,
+        rows: range,
+        prefetch: int,
+        place: Callable[[Batch], T],
+        group: int = 1,
+        stop: int | None = None,
+    ) -> Prefetch[T]:
+        """Batches from number `start` on, made and placed in the background. Close it, or use it in a `with`.
+
+        Args:
+          start: the first batch: the position, which is all that a checkpoint needs to keep.
+          rows: the rows of each batch that this process reads.
+          prefetch: items made ahead; 0 makes them when asked, in the caller's thread.
+          place: what is done with each item in the background, such as sending it to the devices.
+          group: batches stacked on a new leading axis to one item.
+          stop: the batch before which to end (None: never); the last item may hold fewer than `group`.
+        """
+        end = sys.maxsize if stop is None else stop
+        batches = self.pipeline(rows)
+
+        def make(k: int) -> T:
+            if group == 1:
+                return place(batches[k])
+            parts = [batches[i] for i in range(k, min(k + group, end))]
+            return place({name: np.stack([part[name] for part in parts]) for name in parts[0]})
+
+        return Prefetch(make, range(start, end, group), prefetch)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON-able facts on which the contents of every batch depend; see `compare_fingerprints`."""
+        return {
+            **self._facts,
+            "rows": self.rows_per_epoch,
+            "targets": self.targets_per_epoch,
+            # Holds the algorithm to its word: another order under the same seed is another pipeline.
+            "order": digest([self.rows_of(k).tobytes() for k in (0, 10**6)]),
+        }
+
+
+class EvalBatches:
+    """A split in its own order, as global batches; the last is filled up with rows of weight 0."""
+
+    def __init__(self, rows: Rows, facts: Mapping[str, Any], unknown: int | None) -> None:
+        self._rows = rows
+        self._size: int = facts["global_batch_size"]
+        self._unknown = unknown
+        self.targets = rows.targets
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._size)
+
+    def batch(self, i: int, rows: range | None = None) -> Batch:
+        """Batch i, or some of its rows: arrays (len(rows), T)."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"batch {i} of {len(self)}")
+        first = i * self._size
+        wanted = np.arange(first, first + self._size)
+        wanted = wanted if rows is None else wanted[rows.start : rows.stop : rows.step]
+        there = self._rows.gather(wanted[wanted < len(self._rows)])
+        missing = len(wanted) - len(there["tokens"])
+        return {name: np.pad(values, ((0, missing), (0, 0))) for name, values in there.items()} if missing else there
+
+    @property
+    def unknown(self) -> int:
+        """Targets that the tokenizer does not know (its id for the unknown); 0 for tokenizers that know everything."""
+        return 0 if self._unknown is None else int(np.count_nonzero(self._rows.ids == self._unknown))
+
+
+def _check_fit(name: str, dataset: Dataset, tokenizer: Tokenizer | None, max_examples: int | None) -> None:
+    if dataset.example is Text and tokenizer is None:
+        raise ConfigError(f"the dataset '{name}' yields text: set experiment.tokenizer, for example to @bytes.")
+    if dataset.example is not Text and tokenizer is not None:
+        raise ConfigError(f"the dataset '{name}' yields ids, not text: leave experiment.tokenizer unset.")
+    if max_examples is not None and dataset.example is not Text:
+        raise ConfigError(f"experiment.max_examples counts documents; the dataset '{name}' has streams of ids.")
+    if max_examples is not None and max_examples < 1:
+        raise ConfigError(f"experiment.max_examples = {max_examples}: give at least 1, or None for all.")
+
+
+def _name_of(component: object) -> str:
+    """The name under which a component's class is registered, else the class's own."""
+    kind = type(component)
+    for entry in CATALOGUE.entries().values():
+        if (entry.module, entry.qualname) == (kind.__module__, kind.__qualname__):
+            return entry.name
+    return kind.__name__

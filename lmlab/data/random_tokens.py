@@ -1,0 +1,74 @@
+"""Ids drawn at random: a corpus whose entropy is known exactly."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lmlab.contracts import Tokens
+from lmlab.data.fingerprints import digest
+from lmlab.errors import DataError
+from lmlab.registry import datasets
+
+
+@datasets.register("random_tokens")
+@dataclass(frozen=True)
+class RandomTokens:
+    """Independent ids from a Zipf law, p(i) ∝ 1 / (i+1)^exponent; exponent 0 is uniform.
+
+    Nothing can be learned but the ids' frequencies: no model's expected loss is below `entropy`.
+
+    Args:
+      vocab: number of ids, V.
+      tokens: length of the training stream.
+      valid_tokens: length of the validation and the test stream.
+      exponent: of the Zipf law.
+      seed: of the drawing; every split draws its own numbers.
+    """
+
+    example: ClassVar[type] = Tokens
+
+    vocab: int = 256
+    tokens: int = 100_000
+    valid_tokens: int = 10_000
+    exponent: float = 0.0
+    seed: int = 0
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """p(i), (V,) float64."""
+        weights = np.arange(1, self.vocab + 1, dtype=np.float64) ** -self.exponent
+        return weights / weights.sum()
+
+    @property
+    def entropy(self) -> float:
+        """Nats per token: log V for the uniform law."""
+        return float(-(self.probabilities * np.log(self.probabilities)).sum())
+
+    def split(self, name: str) -> tuple[Tokens, ...]:
+        """The ids of a split, as one stream of the smallest sufficient type."""
+        if name not in ("train", "valid", "test"):
+            raise DataError(f"random_tokens: no split '{name}'; there are train, valid and test.")
+        return (Tokens(self._drawn[name], f"random_tokens/{name}"),)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Length and sha256 of every split."""
+        return {
+            "vocab": self.vocab,
+            **{split: {"ids": len(ids), "sha256": digest([ids.tobytes()])} for split, ids in self._drawn.items()},
+        }
+
+    @functools.cached_property
+    def _drawn(self) -> dict[str, np.ndarray]:
+        if self.vocab < 1 or self.tokens < 1 or self.valid_tokens < 1:
+            raise DataError("random_tokens: vocab, tokens and valid_tokens must each be at least 1.")
+        lengths = {"train": self.tokens, "valid": self.valid_tokens, "test": self.valid_tokens}
+        return {split: self._draw(i, length) for i, (split, length) in enumerate(lengths.items())}
+
+    def _draw(self, stream: int, length: int) -> np.ndarray:
+        uniform = np.random.Generator(np.random.PCG64([self.seed, stream])).random(length)
+        cumulative = np.cumsum(self.probabilities)[:-1]
+        return np.searchsorted(cumulative, uniform, side="right").astype(np.min_scalar_type(self.vocab - 1))

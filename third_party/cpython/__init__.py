@@ -1,0 +1,1 @@
+"""CPython's own text; see README.md in this folder."""
