@@ -249,8 +249,9 @@ class Optimizer(Protocol):
 class Partitioner(Protocol):
     """Lays one training program out over devices and processes; every partitioner gives the same numbers.
 
-    A *state* here is any pytree of arrays with a dict of parameters in it, in the partitioner's own layout
-    (sharded, or replicated with a leading device axis); `export` gives the layout that checkpoints hold.
+    A *state* here is any pytree of arrays that has a dict of parameters by path as `.params`, or such a dict
+    itself. It is in the partitioner's own layout (sharded, or replicated with a leading device axis);
+    `export` gives the layout that checkpoints hold, and `abstract` the shapes of that one.
     """
 
     @property
@@ -259,11 +260,11 @@ class Partitioner(Protocol):
         ...
 
     def check(self, global_batch_size: int, microbatches: int) -> None:
-        """ConfigError unless the batch divides over the devices and the microbatches."""
+        """ConfigError unless the devices are there and the batch divides over them and the microbatches."""
         ...
 
     def rows(self, global_batch_size: int) -> range:
-        """The rows of the global batch that this process reads."""
+        """The rows of the global batch that this process reads: one block."""
         ...
 
     def init(self, make_state: Callable[[Array], Any], key: Array) -> Any:
@@ -271,19 +272,39 @@ class Partitioner(Protocol):
         ...
 
     def place(self, batch: Mapping[str, np.ndarray], leading: int = 0) -> Mapping[str, Array]:
-        """This process's rows as part of the global batch on the devices; `leading` axes stand before B."""
-        ...
+        """This process's rows as part of the global batch on the devices; `leading` axes stand before B.
 
-    def compile(self, function: Callable[..., Any], *abstract: Any, donate: bool = False) -> Callable[..., Any]:
-        """`function(state, batch) -> (state, replicated outputs)` compiled ahead of time for these shapes.
-
-        With `donate` the state's buffers are given up. Without a state in the result (evaluation) the
-        function returns replicated outputs only.
+        The arrays share no memory with `batch`. May be called from any thread.
         """
         ...
 
+    def compile(
+        self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
+    ) -> Callable[..., Any]:
+        """A function of (state, batch), traced and compiled ahead of time: other shapes are then an error.
+
+        Args:
+          function: with `donate`, it returns (state, outputs); without, only outputs (evaluation). Outputs are
+            the same on every device and come back without a device axis; if there is an `axis_name`, the
+            function must sum over it.
+          state: shapes in the exported layout, from `abstract` or a part of it, such as `.params`.
+          batch: shapes of the global batch, as arrays or ShapeDtypeStructs by name.
+          leading: axes before B in the batch (1 for several steps per dispatch).
+          donate: the state given is used up, and its memory holds the state returned.
+
+        Returns:
+          A `jax.stages.Compiled`, to be called with states and placed batches.
+        """
+        ...
+
+    def lower(
+        self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
+    ) -> Any:
+        """What `compile` compiles, a `jax.stages.Lowered`: traced, so that its cost can be asked, but not compiled."""
+        ...
+
     def export(self, state: Any) -> Any:
-        """The state in the layout that checkpoints hold: global arrays, no device axis."""
+        """The state in the layout that checkpoints hold: global arrays, no device axis. May share its memory."""
         ...
 
     def abstract(self, make_state: Callable[[Array], Any], key: Array) -> Any:
@@ -291,7 +312,7 @@ class Partitioner(Protocol):
         ...
 
     def load(self, exported: Any) -> Any:
-        """An exported (restored) state in this partitioner's own layout."""
+        """An exported (restored) state in this partitioner's own layout. `exported` is used up."""
         ...
 
 

@@ -7,7 +7,8 @@ A component is a class or a function with a decorator above it:
 
 Built-in components are found by reading the decorators out of lmlab's own source files, without importing
 them, so that listing names costs milliseconds and needs neither jax nor flax; a component's module is imported
-when the component is first asked for. Plug-ins come through `load_plugin` and are imported then.
+when the component is first asked for. Installed plug-ins (entry-point group `lmlab.plugins`) are read in the same
+way; those named by `--plugin` or by gin's `import` come through `load_plugin` and are imported then.
 """
 
 from __future__ import annotations
@@ -15,22 +16,30 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from lmlab.errors import ConfigError
+from lmlab.errors import ConfigError, LmlabError
 
 Component = TypeVar("Component", bound=Callable[..., Any])
 
 PLUGIN_GROUP = "lmlab.plugins"
+_FILE_PREFIX = "lmlab_plugin_"
+"""Begins the module name of a plug-in that is a file."""
+
+_DECORATOR = re.compile(r"^@[\w.]+\.register\(", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -43,26 +52,37 @@ class Entry:
     qualname: str
     file: str
     line: int
+    doc: str = ""
 
     @property
     def place(self) -> str:
-        """`file:line` of the definition."""
-        return f"{self.file}:{self.line}"
+        """`file:line` of the definition, relative to the working directory where that is shorter."""
+        here = os.path.relpath(self.file) if Path(self.file).is_absolute() else self.file
+        return f"{self.file if here.startswith('..') else here}:{self.line}"
 
     @functools.cached_property
     def component(self) -> Callable[..., Any]:
         """The class or function itself; imports its module on first use."""
-        found: Any = importlib.import_module(self.module)
+        try:
+            found: Any = importlib.import_module(self.module)
+        except LmlabError:
+            raise
+        except Exception as error:
+            raise ConfigError(_failure(f"the {self.kind} '{self.name}' ({self.place})", error)) from error
         for part in self.qualname.split("."):
             found = getattr(found, part)
         return found
 
     def summary(self) -> str:
-        """The first line of the component's docstring, read from its source without importing it."""
-        for node in ast.walk(ast.parse(Path(self.file).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == self.qualname.split(".")[-1]:
-                return (ast.get_docstring(node) or "").split("\n")[0]
-        return ""
+        """The first line of the component's docstring."""
+        return self.doc.strip().split("\n")[0]
+
+    def same_definition(self, other: Entry) -> bool:
+        """Whether both are the same piece of source, however it was found."""
+        if (self.kind, self.qualname) != (other.kind, other.qualname):
+            return False
+        typed_again = self.module == other.module == "__main__"  # the cell of a notebook has a new file each time
+        return typed_again or os.path.realpath(self.file) == os.path.realpath(other.file)
 
 
 class Catalogue:
@@ -86,30 +106,38 @@ class Catalogue:
     def add(self, entry: Entry) -> None:
         """Adds `entry`; the same definition may come twice (scanned, then imported), another one may not."""
         known = self.entries().get(entry.name)
-        if known and (known.file, known.qualname, known.kind) != (entry.file, entry.qualname, entry.kind):
+        if known and not known.same_definition(entry):
             raise ConfigError(
-                f"the name '{entry.name}' is registered twice: as a {known.kind} at {known.place}, "
-                f"and as a {entry.kind} at {entry.place}. Rename one of them."
+                f"the name '{entry.name}' is registered twice: as {article(known.kind)} at {known.place}, "
+                f"and as {article(entry.kind)} at {entry.place}.\n  Names are unique over all kinds: rename one."
             )
-        if not known:
+        if not known or "component" in entry.__dict__:  # the newest object counts where a module was loaded again
             self._entries[entry.name] = entry
+
+    def forget(self, module: str) -> None:
+        """Drops what a module registered before it failed, so that the repaired module can be loaded."""
+        for name in [name for name, entry in self._entries.items() if entry.module == module]:
+            del self._entries[name]
 
 
 def scan(file: Path, module: str) -> Iterator[Entry]:
     """The components that a source file registers by a decorator at its top level, without importing it."""
-    text = file.read_text(encoding="utf-8")
-    if ".register(" not in text:
-        return
-    for node in ast.parse(text).body:
+    try:
+        text = file.read_text(encoding="utf-8")
+        body = ast.parse(text, str(file)).body if _DECORATOR.search(text) else []
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ConfigError(_failure(f"the module '{module}' ({file})", error)) from error
+    for node in body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
         for decorator in node.decorator_list:
             match decorator:
                 case ast.Call(
-                    func=ast.Attribute(value=ast.Name(id=plural), attr="register"),
+                    func=ast.Attribute(value=ast.Name(id=plural) | ast.Attribute(attr=plural), attr="register"),
                     args=[ast.Constant(value=str(name))],
-                ) if plural in _KIND_OF_PLURAL:
-                    yield Entry(_KIND_OF_PLURAL[plural], name, module, node.name, str(file), node.lineno)
+                ) if plural in KIND_OF_PLURAL:
+                    doc = ast.get_docstring(node) or ""
+                    yield Entry(KIND_OF_PLURAL[plural], name, module, node.name, str(file), node.lineno, doc)
 
 
 class Registry:
@@ -123,12 +151,9 @@ class Registry:
         """A decorator that makes a class or function known as `name`; refuses `**kwargs` and a taken name."""
 
         def decorate(component: Component) -> Component:
-            _refuse_open_signature(self.kind, name, component)
-            file = inspect.getsourcefile(component) or "?"
-            line = inspect.getsourcelines(component)[1]
-            self._catalogue.add(
-                Entry(self.kind, name, component.__module__, component.__qualname__, file, line)
-            )
+            entry = _entry_of(self.kind, name, component)
+            _refuse_open_signature(entry, component)
+            self._catalogue.add(entry)
             return component
 
         return decorate
@@ -141,7 +166,7 @@ class Registry:
         """The entry called `name`, or a ConfigError with near names and the whole list."""
         entry = self._catalogue.entries().get(name)
         if entry is None or entry.kind != self.kind:
-            other = f" ('{name}' is a {entry.kind}.)" if entry else ""
+            other = f" ('{name}' is {article(entry.kind)}.)" if entry else ""
             raise ConfigError(unknown(f"no {self.kind} named '{name}'.{other}", self.kind, name, self.names()))
         return entry
 
@@ -150,11 +175,36 @@ class Registry:
         return self.entry(name).component
 
 
+def signature(component: Callable[..., Any]) -> inspect.Signature:
+    """The parameters that calling `component` takes.
+
+    For a class, those of its `__init__`: `inspect.signature(cls)` would see the metaclass of nnx modules instead.
+    """
+    if not inspect.isclass(component):
+        return inspect.signature(component)
+    make: Any = component.__init__
+    if make is object.__init__:
+        return inspect.Signature() if component.__new__ is object.__new__ else inspect.signature(component)
+    found = inspect.signature(make)
+    return found.replace(parameters=list(found.parameters.values())[1:])
+
+
 def unknown(problem: str, kind: str, name: str, known: list[str]) -> str:
     """The text for a name that is not there: near names first, then all of them."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    return f"{problem}{hint}\n  known {kind} names: {', '.join(known) or 'none'}"
+    near = near_names(name, known)
+    return f"{problem}{near}\n  known {kind} names: {', '.join(known) or 'none'}"
+
+
+def article(words: str) -> str:
+    """`a model`, `an evaluator`."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def near_names(name: str, known: list[str]) -> str:
+    """` Did you mean 'gpt'?`, or nothing where no known name is near."""
+    lower = {k.lower(): k for k in known}
+    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
 def find(name: str) -> Entry | None:
@@ -168,67 +218,124 @@ def all_names() -> list[str]:
 
 
 def load_plugin(where: str) -> ModuleType:
-    """Imports a plug-in, `path/to/file.py` or `dotted.module`, so that its components become known."""
+    """Imports a plug-in, `path/to/file.py` or `dotted.module`, so that its components become known.
+
+    A dotted name that is no installed module is also looked for as a file from the working directory.
+    """
+    file = Path(where) if where.endswith(".py") else Path(*where.split(".")).with_suffix(".py")
     try:
-        if where.endswith(".py"):
-            return _import_file(Path(where))
-        return importlib.import_module(where)
-    except FileNotFoundError:
+        if not where.endswith(".py") and (importlib.util.find_spec(where.split(".")[0]) or not file.is_file()):
+            return importlib.import_module(where)
+        return _import_file(file)
+    except FileNotFoundError as error:
+        if error.filename != str(file.resolve()):
+            raise ConfigError(_failure(f"plug-in '{where}'", error)) from error
         raise ConfigError(f"plug-in '{where}': no such file. Give the path of a .py file or a module's name.") from None
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"plug-in '{where}': {error}. Give the path of a .py file or the name of an installed module."
-        ) from error
-    except SyntaxError as error:
-        raise ConfigError(f"plug-in '{where}': {error.filename}:{error.lineno}: {error.msg}") from error
+        if error.name and f"{where}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"plug-in '{where}': there is no module '{error.name}'. "
+                "Give the path of a .py file or the name of an installed module."
+            ) from None
+        raise ConfigError(_failure(f"plug-in '{where}'", error)) from error
+    except LmlabError:
+        raise
+    except Exception as error:
+        raise ConfigError(_failure(f"plug-in '{where}'", error)) from error
+
+
+def plugin_name(plugin: ModuleType) -> str:
+    """What `load_plugin` takes to load this plug-in again, from any working directory."""
+    return str(plugin.__file__) if plugin.__name__.startswith(_FILE_PREFIX) else plugin.__name__
 
 
 def load_installed_plugins() -> None:
     """Imports the modules that installed packages name in the entry-point group `lmlab.plugins`."""
     for point in sorted(importlib.metadata.entry_points(group=PLUGIN_GROUP), key=lambda p: p.name):
-        load_plugin(point.value)
+        load_plugin(point.module)
 
 
 def scan_installed_plugins() -> None:
-    """Makes the installed plug-ins' names known from their source alone: for listing without importing jax."""
+    """Makes the installed plug-ins' names known from their source alone, without importing jax (or them)."""
+    for entry in _installed_entries(tuple(sys.path)):
+        CATALOGUE.add(entry)
+
+
+@functools.cache
+def _installed_entries(path: tuple[str, ...]) -> tuple[Entry, ...]:
+    """What the plug-ins installed on a `sys.path` register. Kept: reading takes 10 ms, and sweeps ask often."""
+    entries: list[Entry] = []
     for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
-        found = importlib.util.find_spec(point.value)
-        roots = [Path(p) for p in (found.submodule_search_locations or [])] if found else []
-        files = [(f, root) for root in roots for f in sorted(root.rglob("*.py"))]
-        if found and found.origin and not roots:
-            files = [(Path(found.origin), Path(found.origin).parent)]
-        for file, root in files:
-            inner = file.relative_to(root).with_suffix("").parts if roots else ()
-            module = ".".join((point.value, *inner)).removesuffix(".__init__")
-            for entry in scan(file, module):
-                CATALOGUE.add(entry)
+        try:
+            found = importlib.util.find_spec(point.module)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise ConfigError(
+                f"the installed package behind the plug-in '{point.name}' has no module '{point.module}'. "
+                "Reinstall it, or uninstall it."
+            )
+        entries += (entry for file, module in _sources(point.module, found) for entry in scan(file, module))
+    return tuple(entries)
+
+
+def _sources(name: str, found: importlib.machinery.ModuleSpec) -> Iterator[tuple[Path, str]]:
+    """The source files of a module or of all of a package, with their modules' names."""
+    for root in map(Path, found.submodule_search_locations or ()):
+        for file in sorted(root.rglob("*.py")):
+            module = ".".join((name, *file.relative_to(root).with_suffix("").parts))
+            yield file, module.removesuffix(".__init__")
+    if not found.submodule_search_locations and found.origin:
+        yield Path(found.origin), name
 
 
 def _import_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
-        raise FileNotFoundError(path)
+        raise FileNotFoundError(2, "No such file", str(path))
     for module in list(sys.modules.values()):
         if getattr(module, "__file__", None) == str(path):
             return module
-    spec = importlib.util.spec_from_file_location(f"lmlab_plugin_{path.stem}_{abs(hash(str(path))):x}", path)
+    # The same file has the same module name in every process, so that its objects can be pickled between them.
+    name = f"{_FILE_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader, path
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # so that classes defined there can be pickled and re-imported
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[spec.name]
+        del sys.modules[name]
+        CATALOGUE.forget(name)
         raise
     return module
 
 
-def _refuse_open_signature(kind: str, name: str, component: Callable[..., Any]) -> None:
-    for parameter in inspect.signature(component).parameters.values():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+def _failure(what: str, error: Exception) -> str:
+    """One line for an import that raised: what, which error, and the line that raised it."""
+    if isinstance(error, SyntaxError):
+        return f"{what} is not valid Python: {error.filename}:{error.lineno}: {error.msg}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{what} cannot be imported: {type(error).__name__}: {error}{place}"
+
+
+def _entry_of(kind: str, name: str, component: Callable[..., Any]) -> Entry:
+    try:
+        file, line = inspect.getsourcefile(component) or "?", inspect.getsourcelines(component)[1]
+    except (OSError, TypeError):  # typed into an interactive session: there is no source
+        file, line = f"<{component.__module__}>", 0
+    entry = Entry(kind, name, component.__module__, component.__qualname__, file, line, component.__doc__ or "")
+    entry.__dict__["component"] = component  # it is here: nothing is to be imported
+    return entry
+
+
+def _refuse_open_signature(entry: Entry, component: Callable[..., Any]) -> None:
+    for parameter in signature(component).parameters.values():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             raise ConfigError(
-                f"the {kind} '{name}' takes '{parameter}': its parameters are its configuration, "
-                "so each must be named. Write them out."
+                f"the {entry.kind} '{entry.name}' ({entry.place}) takes '{parameter}': its parameters are its "
+                "configuration, so each must have a name to bind. Write them out."
             )
 
 
@@ -257,6 +364,7 @@ REGISTRIES: dict[str, Registry] = {
     )
 }  # fmt: skip
 
-_KIND_OF_PLURAL = {
+KIND_OF_PLURAL = {
     "settings" if kind == "settings" else {"loss": "losses"}.get(kind, f"{kind}s"): kind for kind in REGISTRIES
 }
+"""`{"models": "model", "losses": "loss", ...}`: the names of the registries above."""

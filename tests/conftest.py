@@ -1,8 +1,12 @@
 """One test session: eight fake CPU devices, and one compilation cache shared by all tests and the processes they start."""
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 # Set before jax is imported anywhere. Child processes (`lmlab train ...`) choose their own number of devices.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -11,3 +15,16 @@ _cache = Path(tempfile.gettempdir()) / f"lmlab-tests-{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.fixture
+def own_catalogue(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers is gone after it, and the plug-in files that it loads are loaded anew in the next one."""
+    from lmlab import registry
+
+    monkeypatch.setattr(registry.CATALOGUE, "_entries", dict(registry.CATALOGUE.entries()))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("lmlab_plugin_"):
+            del sys.modules[name]

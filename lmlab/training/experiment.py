@@ -14,7 +14,6 @@ from lmlab.contracts import (
     Optimizer,
     Partitioner,
     Ref,
-    Settings,
     Spec,
     Tokenizer,
     Writer,
@@ -67,6 +66,8 @@ class InitFrom:
       rename: pairs (regular expression, replacement) applied to the saved paths, first match wins.
       allow_missing: regular expressions of parameters that may keep their fresh values.
     """
+
+    TINY: ClassVar[str] = "init_from.run = '{folder}'"
 
     run: str
     step: int | None = None
@@ -123,7 +124,7 @@ class Experiment:
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     clip_norm: float | None = 1.0
     ema: float | None = None
-    init_from: Annotated[Spec, Settings] | None = None
+    init_from: Annotated[Spec, InitFrom] | None = None
     microbatches: int = 1
     steps_per_dispatch: int = 1
     partitioner: Annotated[Spec, Partitioner] = Ref("mesh")  # type: ignore[assignment]
@@ -133,8 +134,8 @@ class Experiment:
     evaluators: tuple[Annotated[Spec, Evaluator], ...] = (Ref("perplexity"),)  # type: ignore[assignment]
     hooks: tuple[Annotated[Spec, Hook], ...] = (Ref("samples"),)  # type: ignore[assignment]
     writers: tuple[Annotated[Spec, Writer], ...] = (Ref("console"),)  # type: ignore[assignment]
-    checkpoints: Annotated[Spec, Settings] = Ref("checkpoints")  # type: ignore[assignment]
-    finite_guard: Annotated[Spec, Settings] = Ref("finite_guard")  # type: ignore[assignment]
+    checkpoints: Annotated[Spec, Checkpoints] = Ref("checkpoints")  # type: ignore[assignment]
+    finite_guard: Annotated[Spec, FiniteGuard] = Ref("finite_guard")  # type: ignore[assignment]
     prefetch: int = 4
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({

@@ -1,0 +1,60 @@
+"""Statements to a Spec tree: every name found, every value checked, every binding consumed, or the run is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+from lmlab import registry
+from lmlab.config.precedence import refuse, settle
+from lmlab.config.resolved import Resolved
+from lmlab.config.text import read_statements
+from lmlab.config.tree import Tree
+from lmlab.config.types import spell_value
+from lmlab.config.unconsumed import unconsumed
+from lmlab.contracts import FrozenDict, Value
+from lmlab.errors import ConfigError
+
+
+def resolve(
+    files: Sequence[str] | str,
+    overrides: Sequence[str] | Mapping[str, Value] | str = (),
+    plugins: Sequence[str] = (),
+    root: str = "experiment",
+) -> Resolved:
+    """Reads a configuration and resolves it into a Spec, or says everything that is wrong with it.
+
+    Args:
+      files: gin files; where two bind one key, the later file wins.
+      overrides: gin statements that win over the files, as `gpt.layers = 6`; several may stand in one string, on
+        lines of their own or separated by `;`. In Python also `{"gpt.layers": 6}`.
+      plugins: `path/to/file.py` or `dotted.module` of each plug-in, beside those that the files import.
+      root: the component that the Spec describes.
+
+    Raises:
+      ConfigError: see the tests in tests/acceptance/test_refusals.py for every mistake that is refused.
+    """
+    files = [files] if isinstance(files, str) else list(files)
+    overrides = _strings(overrides)
+    registry.scan_installed_plugins()
+    loaded = [registry.load_plugin(plugin) for plugin in plugins]
+    statements = read_statements(files, overrides)
+    loaded += [_import(module, place) for module, place in statements.imports]
+    tree = Tree(settle(statements))
+    spec = tree.grow(root)
+    refuse(unconsumed(tree, root))
+    names = dict.fromkeys(map(registry.plugin_name, loaded))
+    return Resolved(spec, FrozenDict(tree.provenance), tuple(files), tuple(overrides), tuple(names))
+
+
+def _strings(overrides: Sequence[str] | Mapping[str, Value] | str) -> list[str]:
+    if isinstance(overrides, Mapping):
+        return [f"{key} = {spell_value(value)}" for key, value in overrides.items()]
+    return [overrides] if isinstance(overrides, str) else list(overrides)
+
+
+def _import(module: str, place: str) -> ModuleType:
+    try:
+        return registry.load_plugin(module)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error.__cause__
