@@ -1,0 +1,1 @@
+"""Losses: one file per objective, each registered by name."""

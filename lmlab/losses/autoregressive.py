@@ -1,0 +1,96 @@
+"""Next-token prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int, Key
+
+from lmlab.contracts import CausalLM, LossOutput, TokenBatch
+from lmlab.registry import losses
+
+
+@losses.register("autoregressive")
+@dataclass(frozen=True)
+class Autoregressive:
+    """Next-token cross-entropy, -log p(w_t | w_<t), in nats summed over the batch.
+
+    Needs: CausalLM, and a batch of `tokens` with `targets` and `weights` (0 where nothing is to be predicted).
+    Metrics: `nats` (cross-entropy without smoothing or z-loss) and `accuracy`, each with the sum of the weights.
+
+    Example (one row, `<pad>` = 0):
+      tokens  = [5, 7, 9, 0]
+      targets = [7, 9, 0, 0]
+      weights = [1, 1, 0, 0]      # 7 after 5, 9 after 7
+
+    Args:
+      label_smoothing: share of each target given to all ids alike, in [0, 1) (arXiv:1512.00567, section 7).
+      z_loss: weight of (log Z)², which keeps log Z near 0; 1e-4 in PaLM (arXiv:2204.02311, section 5).
+      chunk: project so many positions of each row at a time, and again in the backward pass, so that logits of
+        shape (B, chunk, V) are all that is ever held; None projects all at once.
+    """
+
+    needs: ClassVar[type] = CausalLM
+    reads: ClassVar[type] = TokenBatch
+    OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"chunk"})
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    chunk: int | None = None
+
+    def __call__(
+        self, model: CausalLM, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
+    ) -> LossOutput:
+        """Sums over the batch; `keys` switches the model's dropout on."""
+        hidden, _ = model.hidden(
+            batch["tokens"], positions=batch.get("positions"), segment_ids=batch.get("segment_ids"), keys=keys
+        )
+        targets, weights = batch["targets"], batch["weights"].astype(jnp.float32)
+        if self.chunk is None:
+            return self._sums(model, hidden, targets, weights)
+
+        def part(sums: LossOutput, piece: tuple[Array, Array, Array]) -> tuple[LossOutput, None]:
+            return jax.tree.map(jnp.add, sums, self._sums(model, *piece)), None
+
+        pieces = tuple(_pieces(x, self.chunk) for x in (hidden, targets, weights))
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: self._sums(model, *(x[0] for x in pieces))))
+        return jax.lax.scan(jax.checkpoint(part, prevent_cse=False), zeros, pieces)[0]
+
+    def _sums(
+        self, model: CausalLM, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
+    ) -> LossOutput:
+        logits = model.project(hidden.reshape(-1, hidden.shape[-1]))
+        targets, weights = targets.reshape(-1), weights.reshape(-1)
+        log_z = jax.nn.logsumexp(logits, -1)
+        nats = log_z - _at(logits, targets)
+        total = nats
+        if not _is_zero(self.label_smoothing):
+            total = total + self.label_smoothing * (log_z - logits.mean(-1) - nats)
+        if not _is_zero(self.z_loss):
+            total = total + self.z_loss * log_z**2
+        weight = weights.sum()
+        correct = (logits.argmax(-1) == targets).astype(jnp.float32)
+        metrics = {"nats": ((nats * weights).sum(), weight), "accuracy": ((correct * weights).sum(), weight)}
+        return LossOutput((total * weights).sum(), weight, metrics)
+
+
+def _at(logits: Float[Array, "N V"], targets: Int[Array, " N"]) -> Float[Array, " N"]:
+    """Each row's entry at its target: a masked sum, which is fused and has no scatter in its gradient."""
+    chosen = jnp.arange(logits.shape[-1]) == targets[:, None]
+    return jnp.where(chosen, logits, 0).sum(-1)
+
+
+def _pieces(x: Array, chunk: int) -> Array:
+    """(B, T, ...) as (ceil(T / chunk), B, chunk, ...), padded with zeros."""
+    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2))
+    return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+
+def _is_zero(number: Any) -> bool:
+    """Whether a number is known to be zero before anything is traced."""
+    return isinstance(number, int | float) and number == 0

@@ -1,0 +1,79 @@
+"""Products with learned matrices: linear maps and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Int
+
+Initializer = Callable[..., Array]
+"""`(key, shape, dtype) -> array`, as in `jax.nn.initializers`; its numbers may be tracers."""
+
+
+class Linear(nnx.Module):
+    """x @ kernel + bias, computed in the dtype of x.
+
+    Args:
+      inputs, outputs: widths; the kernel is (inputs, outputs).
+      init: of the kernel. A bias starts at zero.
+      bias: False leaves it out.
+    """
+
+    def __init__(self, inputs: int, outputs: int, init: Initializer, *, bias: bool = True, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), jnp.float32), role="kernel")
+        self.bias = nnx.Param(jnp.zeros(outputs), role="bias") if bias else None
+
+    def __call__(self, x: Float[Array, "*N inputs"]) -> Float[Array, "*N outputs"]:
+        """The product; one matrix product where x has one leading axis."""
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+    def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+        """Logits, float32."""
+        y = _logits(hidden, self.kernel[...])
+        return y if self.bias is None else y + self.bias[...]
+
+
+class Embedding(nnx.Module):
+    """A vector for each token id, and the projection that is tied to it.
+
+    Args:
+      vocab: number of ids, V.
+      width: D.
+      init: of the table (V, D).
+    """
+
+    def __init__(self, vocab: int, width: int, init: Initializer, *, rngs: nnx.Rngs) -> None:
+        self.embedding = nnx.Param(init(rngs.params(), (vocab, width), jnp.float32), role="embedding")
+
+    def __call__(self, tokens: Int[Array, "*N"], dtype: Any) -> Float[Array, "*N D"]:
+        """The tokens' vectors in the compute dtype."""
+        return self.embedding[...][tokens].astype(dtype)
+
+    def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+        """Logits of every id, float32."""
+        return _logits(hidden, self.embedding[...].T)
+
+
+def _logits(hidden: Float[Array, "*N D"], kernel: Float[Array, "D V"]) -> Float[Array, "*N V"]:
+    """hidden @ kernel, multiplied in the dtype of `hidden` and summed in float32."""
+    return jnp.matmul(hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def normal(std: float | Array) -> Initializer:
+    """Gaussian entries of standard deviation `std`, which may be a tracer."""
+    return jax.nn.initializers.normal(std)
+
+
+def uniform(bound: float | Array) -> Initializer:
+    """Entries uniform in [-bound, bound], which may be a tracer."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return bound * jax.random.uniform(key, shape, dtype, -1.0, 1.0)
+
+    return init
