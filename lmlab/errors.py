@@ -41,6 +41,12 @@ class RunFolderError(LmlabError):
     exit_code = 6
 
 
+class PeerLost(LmlabError):
+    """Another process of the run ended or cannot be reached."""
+
+    exit_code = 7
+
+
 class Interrupted(LmlabError):
     """SIGTERM or SIGINT ended the run after its state was saved (EX_TEMPFAIL: run the same command again)."""
 

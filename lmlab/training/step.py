@@ -1,0 +1,204 @@
+"""One optimizer step as a pure function: (state, batch) to (state, metrics).
+
+The order: sums of loss, weight and gradient over the microbatches (`lax.scan`), then over the devices, then one
+division by the total weight, so that the gradient does not depend on how a ragged batch was split; then the global
+norm, clipping, the optimizer, the moving average; and if the loss or the norm is not finite, none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Bool, Float, Int, Key
+
+from lmlab.config import build
+from lmlab.contracts import Loss, LossOutput, Optimizer
+from lmlab.nn.functional import ModelDef
+from lmlab.optim.schedules import value_at
+from lmlab.training.experiment import Experiment
+from lmlab.training.randomness import STEP, row_keys, stream_key
+from lmlab.training.state import State
+
+Params = dict[str, Array]
+Batch = Mapping[str, Array]
+Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
+"""By name: (sum, weight). Add over steps and divide once; a weight of 0 means that there is nothing to report."""
+Step = Callable[[State, Batch], tuple[State, Metrics]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the numbers of a step. Its own numbers may be tracers: make it inside the traced function.
+
+    Attributes:
+      model: the network.
+      loss: what is minimised.
+      optimizer: the update rule.
+      seed: root of all randomness.
+      clip_norm: the gradient is scaled down to this global norm; None: never.
+      ema: decay d of the average e ← d·e + (1-d)·params, starting from the initial parameters; None: no average.
+    """
+
+    model: ModelDef[Any]
+    loss: Loss
+    optimizer: Optimizer
+    seed: int | Int[Array, ""] = 0
+    clip_norm: float | Float[Array, ""] | None = None
+    ema: float | Float[Array, ""] | None = None
+
+    @classmethod
+    def of(cls, experiment: Experiment, model: ModelDef[Any]) -> Recipe:
+        """The recipe of an experiment, its loss, optimizer and schedule built from their Specs."""
+        optimizer = build(experiment.optimizer, steps=experiment.steps)
+        return cls(model, build(experiment.loss), optimizer, experiment.seed, experiment.clip_norm, experiment.ema)
+
+    def update_rule(self) -> optax.GradientTransformationExtraArgs:
+        """The optimizer for this model's parameters; its `update` is given the number of the `step`."""
+        return optax.with_extra_args_support(self.optimizer.transformation(self.model.roles))
+
+
+def make_init(recipe: Recipe) -> Callable[[Key[Array, ""]], State]:
+    """A pure function from a key (`stream_key(seed, INIT)`) to the state before the first step."""
+
+    def init(key: Key[Array, ""]) -> State:
+        params = recipe.model.init(key)
+        zero = jnp.zeros((), jnp.int32)
+        opt_state = {"update": recipe.update_rule().init(params), "guard": {"skipped": zero, "skipped_in_a_row": zero}}
+        if recipe.ema is not None:
+            opt_state["ema"] = params
+        return State(zero, params, opt_state, {})
+
+    return init
+
+
+def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = None) -> Step:
+    """The training step.
+
+    Args:
+      recipe: what to compute.
+      microbatches: parts that the batch is computed in, one after the other; the rows per device must divide.
+      axis_name: the mapped axis of devices to sum over (pmap); None where the compiler does it (jit).
+
+    Returns:
+      `step(state, batch)`. Each leaf of `batch` has the rows as its first axis. Metrics, each (sum, weight):
+      the loss's own, `loss`, `grad_norm` (before clipping), `learning_rate` where the optimizer has one, and
+      `skipped`. The metrics of a skipped step, `skipped` aside, are (0, 0).
+    """
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        gradient = _gradient_of(recipe, state.params, state.step)
+        keys = row_keys(stream_key(recipe.seed, STEP, state.step), _global_rows(batch, axis_name))
+        sums = _accumulate(gradient, state.params, batch, keys, microbatches)
+        if axis_name is not None:
+            sums = jax.lax.psum(sums, axis_name)
+        gradient_sums, output = sums
+        # A batch without a single target has sums of 0: its gradient is 0, not 0/0.
+        divisor = jnp.where(output.weight > 0, output.weight, 1.0)
+        gradients = {path: leaf / divisor for path, leaf in gradient_sums.items()}
+        norm = optax.tree.norm(gradients)
+        # The norm is finite only if every gradient is (and none is so large, 1e19, that its square is not).
+        finite = jnp.isfinite(output.total) & jnp.isfinite(norm)
+        updated = _update(recipe, state, _clip(gradients, norm, recipe.clip_norm))
+        return _guard(finite, updated, state), _metrics(recipe, state.step, output, norm, finite)
+
+    return step
+
+
+def many_steps(step: Step) -> Step:
+    """Several steps in one program, for models that are dispatch-bound.
+
+    The leaves of the batch and of the metrics have the steps as their first axis.
+    """
+
+    def steps(state: State, batches: Batch) -> tuple[State, Metrics]:
+        return jax.lax.scan(step, state, batches)
+
+    return steps
+
+
+def _global_rows(batch: Batch, axis_name: str | None) -> Int[Array, " B"]:
+    """Positions of these rows in the global batch, of which each mapped device holds one block."""
+    rows = jnp.arange(len(next(iter(batch.values()))), dtype=jnp.int32)
+    return rows if axis_name is None else rows + jax.lax.axis_index(axis_name) * len(rows)
+
+
+Sums = tuple[Params, LossOutput]
+
+
+def _gradient_of(recipe: Recipe, params: Params, step: Int[Array, ""]) -> Callable[[Batch, Array], Sums]:
+    """A function of (batch, keys): the gradient of the loss's total, and all that the loss returned, float32."""
+
+    def total(params: Params, batch: Batch, keys: Key[Array, " B"]) -> tuple[Float[Array, ""], LossOutput]:
+        output = recipe.loss(recipe.model.bind(params), batch, keys, step)
+        output = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), LossOutput(*output))
+        return output.total, output
+
+    return lambda batch, keys: jax.grad(total, has_aux=True)(params, batch, keys)
+
+
+def _accumulate(
+    gradient: Callable[[Batch, Array], Sums], params: Params, batch: Batch, keys: Array, microbatches: int
+) -> Sums:
+    if microbatches == 1:
+        return gradient(batch, keys)
+
+    def interleaved(x: Array) -> Array:
+        # Part m holds rows m, m+M, m+2M, ...: where rows lie over devices in blocks, each part does too, and
+        # nothing has to move.
+        return x.reshape(len(x) // microbatches, microbatches, *x.shape[1:]).swapaxes(0, 1)
+
+    def add(sums: Params, part: tuple[Batch, Array]) -> tuple[Params, LossOutput]:
+        more, output = gradient(*part)
+        return {path: sums[path] + leaf for path, leaf in more.items()}, output
+
+    parts = jax.tree.map(interleaved, (dict(batch), keys))
+    sums, outputs = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)
+    return sums, jax.tree.map(lambda x: x.sum(0), outputs)
+
+
+def _clip(gradients: Params, norm: Float[Array, ""], limit: float | Float[Array, ""] | None) -> Params:
+    if limit is None:
+        return gradients
+    scale = jnp.minimum(1.0, limit / norm)
+    return {path: leaf * scale for path, leaf in gradients.items()}
+
+
+def _update(recipe: Recipe, state: State, gradients: Params) -> State:
+    opt_state = dict(state.opt_state)
+    update, opt_state["update"] = recipe.update_rule().update(
+        gradients, state.opt_state["update"], state.params, step=state.step
+    )
+    params = {path: value + update[path] for path, value in state.params.items()}
+    if recipe.ema is not None:
+        opt_state["ema"] = {
+            path: recipe.ema * average + (1 - recipe.ema) * params[path]
+            for path, average in state.opt_state["ema"].items()
+        }
+    return state._replace(params=params, opt_state=opt_state)
+
+
+def _guard(finite: Bool[Array, ""], updated: State, state: State) -> State:
+    """`updated` if all was finite, else `state`; the step is counted either way."""
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    bad = 1 - finite.astype(jnp.int32)
+    counters = state.opt_state["guard"]
+    guard = {"skipped": counters["skipped"] + bad, "skipped_in_a_row": (counters["skipped_in_a_row"] + 1) * bad}
+    return kept._replace(step=state.step + 1, opt_state={**kept.opt_state, "guard": guard})
+
+
+def _metrics(
+    recipe: Recipe, step: Int[Array, ""], output: LossOutput, norm: Float[Array, ""], finite: Bool[Array, ""]
+) -> Metrics:
+    one = jnp.ones((), jnp.float32)
+    metrics = {**output.metrics, "loss": (output.total, output.weight), "grad_norm": (norm, one)}
+    rate = getattr(recipe.optimizer, "learning_rate", None)
+    if rate is not None:
+        metrics["learning_rate"] = (value_at(rate, step), one)
+    metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), metrics)
+    return {**metrics, "skipped": (1.0 - finite.astype(jnp.float32), one)}
