@@ -1,0 +1,109 @@
+"""Whether the parts of an experiment fit each other: asked before data is read or anything is compiled."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from lmlab import contracts
+from lmlab.config import build
+from lmlab.contracts import Spec
+from lmlab.errors import ConfigError
+from lmlab.registry import losses, models
+from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard
+
+CAPABILITIES: tuple[type, ...] = (contracts.CausalLM, contracts.BidirectionalLM)
+"""What a model can be, as protocols; the loss names the one that it needs."""
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Everything that can be said without data and devices.
+
+    Raises:
+      ConfigError: numbers that do not fit each other, or a loss that the model cannot serve.
+    """
+    check_numbers(experiment)
+    check_capability(experiment.model, experiment.loss)
+
+
+def check_numbers(experiment: Experiment) -> None:
+    """ConfigError for a number out of its range, or one that the steps per dispatch do not divide."""
+    checkpoints: Checkpoints = build(experiment.checkpoints)
+    guard: FiniteGuard = build(experiment.finite_guard)
+    at_least = {
+        "experiment.steps": (experiment.steps, 1),
+        "experiment.global_batch_size": (experiment.global_batch_size, 1),
+        "experiment.seq_len": (experiment.seq_len, 1),
+        "experiment.microbatches": (experiment.microbatches, 1),
+        "experiment.steps_per_dispatch": (experiment.steps_per_dispatch, 1),
+        "experiment.log_every": (experiment.log_every, 1),
+        "experiment.eval_every": (experiment.eval_every, 0),
+        "experiment.prefetch": (experiment.prefetch, 1),
+        "experiment.stop_at": (experiment.stop_at, 1),
+        "experiment.max_examples": (experiment.max_examples, 1),
+        "experiment.seed": (experiment.seed, 0),
+        "checkpoints.every": (checkpoints.every, 0),
+        "checkpoints.minutes": (checkpoints.minutes, 0),
+        "checkpoints.keep_last": (checkpoints.keep_last, 1),
+        "checkpoints.keep_best": (checkpoints.keep_best, 0),
+        "finite_guard.patience": (guard.patience, 1),
+    }
+    for name, (value, least) in at_least.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name} = {value}: it must be at least {least}.")
+    if experiment.stop_at is not None and experiment.stop_at > experiment.steps:
+        raise ConfigError(
+            f"experiment.stop_at = {experiment.stop_at} lies behind the end of the run, experiment.steps = "
+            f"{experiment.steps}. Raise steps, or take stop_at out."
+        )
+    _check_dispatches(experiment, checkpoints)
+
+
+def _check_dispatches(experiment: Experiment, checkpoints: Checkpoints) -> None:
+    together = experiment.steps_per_dispatch
+    numbers = {
+        "experiment.steps": experiment.steps,
+        "experiment.stop_at": experiment.stop_at,
+        "experiment.log_every": experiment.log_every,
+        "experiment.eval_every": experiment.eval_every,
+        "checkpoints.every": checkpoints.every,
+    }
+    for name, value in numbers.items():
+        if value and value % together:
+            raise ConfigError(
+                f"experiment.steps_per_dispatch = {together} does not divide {name} = {value}: nothing happens between "
+                f"the steps of a dispatch. Make {name} a multiple of it."
+            )
+
+
+def check_capability(model: Spec, loss: Spec) -> None:
+    """ConfigError unless the model has the capability that the loss needs, naming the models that have it."""
+    component: Any = models.get(model.name)
+    objective: Any = losses.get(loss.name)
+    needs = objective.needs
+    if not inspect.isclass(component) or issubclass(component, needs):
+        return  # what a function makes is known only when it is made: see `check_model`
+    raise ConfigError(misfit(loss.name, needs, model.name, component))
+
+
+def check_model(loss: Any, loss_name: str, model: Any, model_name: str) -> None:
+    """As `check_capability`, for a model that exists (abstractly)."""
+    if not isinstance(model, loss.needs):
+        raise ConfigError(misfit(loss_name, loss.needs, model_name, type(model)))
+
+
+def misfit(loss: str, needs: type, model: str, component: type) -> str:
+    """The text for a loss that a model cannot serve."""
+    has = [capability.__name__ for capability in CAPABILITIES if issubclass(component, capability)]
+    what = f"is a {' and a '.join(has)}" if has else "has no capability that lmlab knows"
+    fitting = ", ".join(models_with(needs)) or "none"
+    return f"the loss '{loss}' needs a {needs.__name__}; the model '{model}' {what}.\n  models that fit: {fitting}"
+
+
+def models_with(capability: type) -> Iterator[str]:
+    """The names of the registered models (classes) that have a capability; imports all of them."""
+    for name in models.names():
+        component = models.get(name)
+        if inspect.isclass(component) and issubclass(component, capability):
+            yield name

@@ -1,0 +1,218 @@
+"""An experiment made ready to run: its parts, built once and checked against each other, and its pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Key
+
+from lmlab.config import build
+from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
+from lmlab.data import Data, open_data
+from lmlab.nn.functional import ModelDef, Params
+from lmlab.training.cost import matmul_flops
+from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard
+from lmlab.training.fit import check_experiment, check_model
+from lmlab.training.randomness import INIT, stream_key
+from lmlab.training.state import State, averaged_params
+from lmlab.training.step import Recipe, make_init, make_step, many_steps
+
+Compiled = Callable[..., Any]
+
+
+class Dispatch(NamedTuple):
+    """One or more optimizer steps as one compiled call.
+
+    Attributes:
+      call: `(state, batches) -> (state, metrics)`; the given state is used up. The metrics are one array, of shape
+        (metrics, 2) or (steps, metrics, 2): sum and weight of each. Fetching many small arrays would cost more.
+      names: the metrics, in that order.
+    """
+
+    call: Compiled
+    names: tuple[str, ...]
+
+
+class Program:
+    """What an experiment computes. Making one checks that its parts fit; nothing is compiled before it is asked for.
+
+    Args:
+      spec: the root Spec (`lmlab.config.resolve(...).spec`).
+      saved_tokenizer: the fitted vocabulary of the run folder, when resuming or reading a run.
+      partitioner: another layout than the experiment's (`replay` uses one device).
+
+    Attributes:
+      spec: the root Spec.
+      experiment: its settings; components still as Specs.
+      partitioner: the layout over devices.
+      loss: what is minimised.
+      data: training batches, evaluation splits, tokenizer.
+      dtype: the compute dtype.
+      model: the network without its parameters.
+
+    Raises:
+      ConfigError: the parts do not fit each other.
+      DataError: the corpus cannot serve.
+    """
+
+    def __init__(
+        self, spec: Spec, *, saved_tokenizer: Mapping[str, Any] | None = None, partitioner: Partitioner | None = None
+    ) -> None:
+        self.spec = spec
+        self.experiment: Experiment = build(spec)
+        check_experiment(self.experiment)
+        self.partitioner: Partitioner = partitioner or build(self.experiment.partitioner)
+        self.partitioner.check(self.experiment.global_batch_size, self.experiment.microbatches)
+        self.loss: Loss = build(self.experiment.loss)
+        self.data = self._open_data(saved_tokenizer)
+        self.dtype = compute_dtype(self.experiment.compute_dtype)
+        self.model: ModelDef[Any] = ModelDef.of(self._make_model)
+        check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
+        self.recipe = Recipe.of(self.experiment, self.model)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The fitted tokenizer; None for datasets of ids."""
+        return self.data.tokenizer
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """When states are saved, and which are kept."""
+        return build(self.experiment.checkpoints)
+
+    @property
+    def finite_guard(self) -> FiniteGuard:
+        """How many updates may be skipped."""
+        return build(self.experiment.finite_guard)
+
+    # --- Pure functions ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def init(self) -> Callable[[Key[Array, ""]], State]:
+        """From a key to the state before the first step."""
+        return make_init(self.recipe)
+
+    @cached_property
+    def step(self) -> Callable[[State, Mapping[str, Array]], tuple[State, Any]]:
+        """One optimizer step, `(state, batch) -> (state, metrics)`, as the partitioner wants it."""
+        return make_step(self.recipe, microbatches=self.experiment.microbatches, axis_name=self.partitioner.axis_name)
+
+    @property
+    def key(self) -> Key[Array, ""]:
+        """What `init` is called with."""
+        return stream_key(self.experiment.seed, INIT)
+
+    # --- Shapes -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def abstract_model(self) -> nnx.Module:
+        """The module with ShapeDtypeStructs for parameters: to ask what it is, and to trace it."""
+        return self.model.bind(self.model.shapes)
+
+    @cached_property
+    def abstract_state(self) -> State:
+        """The state in the layout of checkpoints, as ShapeDtypeStructs with shardings."""
+        return self.partitioner.abstract(self.init, self.key)
+
+    @cached_property
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """One global training batch, as ShapeDtypeStructs."""
+        rows = self.experiment.global_batch_size
+        one = self.data.train.batch(0, range(1))
+        return {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in one.items()}
+
+    def abstract_batches(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What one dispatch reads: a batch, or several of them on a new leading axis."""
+        together = self.experiment.steps_per_dispatch
+        if together == 1:
+            return self.abstract_batch
+        return {
+            name: jax.ShapeDtypeStruct((together, *batch.shape), batch.dtype)
+            for name, batch in self.abstract_batch.items()
+        }
+
+    # --- On devices -------------------------------------------------------------------------------------------
+
+    def init_state(self) -> State:
+        """The state before the first step, on the devices, in the partitioner's layout."""
+        return self.partitioner.init(self.init, self.key)
+
+    def step_flops(self) -> int:
+        """Floating-point operations of the matrix products of one optimizer step (see `cost.matmul_flops`)."""
+        step = make_step(self.recipe, microbatches=self.experiment.microbatches)
+        return matmul_flops(jax.make_jaxpr(step)(self.abstract_state, self.abstract_batch))
+
+    def compile_step(self) -> Compiled:
+        """The compiled `(state, batches) -> (state, metrics)` of one dispatch; the given state is used up."""
+        return self._compile(self.step)
+
+    def compile_dispatch(self) -> Dispatch:
+        """The same as `compile_step`, for the loop: its metrics come back in one array."""
+        names: list[str] = []
+
+        def packed(state: State, batch: Mapping[str, Array]) -> tuple[State, Array]:
+            state, metrics = self.step(state, batch)
+            names[:] = metrics  # known when this is traced, which is once
+            return state, jnp.stack([jnp.stack(pair) for pair in metrics.values()])
+
+        return Dispatch(self._compile(packed), tuple(names))
+
+    @property
+    def leading(self) -> int:
+        """Axes before B in what a dispatch reads and in the metrics that it returns."""
+        return int(self.experiment.steps_per_dispatch > 1)
+
+    def compile_evaluation(
+        self, function: Callable[[Params, Mapping[str, Array]], Any], batch: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> Compiled:
+        """A compiled `(running state, placed batch) -> sums` with the sums over all devices, on every device.
+
+        Args:
+          function: `(params, batch) -> tree of sums` over the rows that it is given; `params` are the averaged ones,
+            where the experiment keeps an average.
+          batch: the global batch, as ShapeDtypeStructs.
+        """
+        axis_name = self.partitioner.axis_name
+
+        def evaluate(state: State, batch: Mapping[str, Array]) -> Any:
+            sums = function(averaged_params(state), batch)
+            return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+        return self.partitioner.compile(evaluate, self.abstract_state, batch)
+
+    def _compile(self, step: Callable[..., Any]) -> Compiled:
+        """`step`, or `steps_per_dispatch` of them in one program."""
+        dispatch = many_steps(step) if self.leading else step
+        state, batches = self.abstract_state, self.abstract_batches()
+        return self.partitioner.compile(dispatch, state, batches, leading=self.leading, donate=True)
+
+    def _make_model(self, rngs: nnx.Rngs) -> nnx.Module:
+        experiment = self.experiment
+        return build(experiment.model, vocab=self.data.vocab, seq_len=experiment.seq_len, dtype=self.dtype, rngs=rngs)
+
+    def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data:
+        experiment = self.experiment
+        return open_data(
+            build(experiment.dataset),
+            None if experiment.tokenizer is None else build(experiment.tokenizer),
+            seq_len=experiment.seq_len,
+            packing=experiment.packing,
+            global_batch_size=experiment.global_batch_size,
+            seed=experiment.seed,
+            max_examples=experiment.max_examples,
+            reads=self.loss.reads,
+            saved_tokenizer=saved_tokenizer,
+        )
+
+
+def compute_dtype(name: str) -> Any:
+    """The dtype of activations and matrix products; `auto` is float32 on CPU and bfloat16 elsewhere."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)

@@ -1,0 +1,42 @@
+import pytest
+
+from lmlab.errors import CheckpointError
+from lmlab.training.experiment import InitFrom
+from lmlab.training.init_from import make_plan, rename
+
+
+def plan(saved, target, **settings):
+    return make_plan(saved, target, InitFrom(run="source", **settings))
+
+
+def test_equal_paths_are_loaded():
+    found = plan(["a", "b"], ["b", "a"])
+    assert found.loaded == {"a": "a", "b": "b"}
+    assert found.report("source") == "parameters from source: 2 loaded, 0 new, 0 ignored"
+
+
+def test_the_first_rule_that_matches_renames_a_path():
+    rules = ((r"^encoder/(.*)$", r"body/\1"), (r"encoder", "never"))
+    assert rename("encoder/0/kernel", rules) == "body/0/kernel"
+    assert rename("head", rules) == "head"
+    found = plan(["encoder/x"], ["body/x"], rename=rules)
+    assert found.loaded == {"body/x": "encoder/x"}
+    assert "  body/x ← encoder/x" in found.report("source")
+
+
+def test_a_missing_parameter_is_refused_with_those_that_are_there():
+    with pytest.raises(
+        CheckpointError, match=r"source has no head/kernel. It has: body, tail. .*init_from.allow_missing"
+    ):
+        plan(["body", "tail"], ["body", "head/kernel"])
+
+
+def test_a_missing_parameter_that_may_be_new_is_reported_and_so_is_one_that_nothing_takes():
+    found = plan(["body", "tail"], ["body", "head/kernel"], allow_missing=("^head/",))
+    assert (found.loaded, found.new, found.ignored) == ({"body": "body"}, ("head/kernel",), ("tail",))
+    assert found.report("source").split("\n")[1:] == ["  new: head/kernel", "  ignored: tail"]
+
+
+def test_two_parameters_that_get_the_same_name_are_refused():
+    with pytest.raises(CheckpointError, match="turns both 'a/x' and 'b/x' into 'x'"):
+        plan(["a/x", "b/x"], ["x"], rename=((r"^[ab]/", ""),))

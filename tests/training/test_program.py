@@ -1,0 +1,85 @@
+import jax
+import pytest
+
+from lmlab.errors import ConfigError
+from lmlab.training.cost import count_by_group, device_bytes, matmul_flops, total_bytes
+from lmlab.training.program import Program, compute_dtype
+
+
+def refusal(resolved) -> str:
+    with pytest.raises(ConfigError) as refused:
+        Program(resolved.spec)
+    return str(refused.value)
+
+
+def test_a_loss_that_the_model_cannot_serve_is_refused_with_the_models_that_can(tiny):
+    text = refusal(tiny("experiment.model = @rock"))
+    assert text.startswith("the loss 'autoregressive' needs a CausalLM; the model 'rock' has no capability")
+    fitting = text.split("models that fit: ")[1]
+    assert "bigram" in fitting
+    assert "gpt" in fitting
+    assert "rock" not in fitting
+
+
+def test_it_is_refused_before_any_data_is_read(tiny, monkeypatch):
+    from lmlab.data.random_tokens import RandomTokens
+
+    monkeypatch.setattr(RandomTokens, "split", lambda self, name: pytest.fail("data was read"))
+    refusal(tiny("experiment.model = @rock"))
+
+
+@pytest.mark.parametrize(
+    ("binding", "text"),
+    [
+        ("experiment.steps = 0", "experiment.steps = 0: it must be at least 1"),
+        ("experiment.eval_every = -1", "experiment.eval_every = -1: it must be at least 0"),
+        ("checkpoints.keep_last = 0", "checkpoints.keep_last = 0: it must be at least 1"),
+        ("experiment.stop_at = 13", "experiment.stop_at = 13 lies behind the end of the run, experiment.steps = 12"),
+        ("experiment.steps_per_dispatch = 2", "steps_per_dispatch = 2 does not divide experiment.log_every = 3"),
+        ("experiment.steps_per_dispatch = 3; checkpoints.every = 4", "= 3 does not divide checkpoints.every = 4"),
+        ("experiment.microbatches = 3", "experiment.global_batch_size = 8 does not divide over 1 devices × 3"),
+        ("mesh.data = 3", "experiment.global_batch_size = 8 does not divide over 3 devices"),
+        ("mesh.data = 9", "does not fit on 8 devices"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(tiny, binding, text):
+    assert text in refusal(tiny(binding))
+
+
+def test_the_compute_dtype_is_float32_on_cpu_unless_asked_otherwise():
+    assert compute_dtype("auto") == "float32"
+    assert compute_dtype("bfloat16") == "bfloat16"
+
+
+def test_the_cost_is_known_without_computing_anything(tiny, monkeypatch):
+    program = Program(tiny().spec)
+    B, T, V, D = 8, 7, 11, 5
+    # Forward: one product of (B·T, D) with (D, V); backward: two of the same size.
+    assert program.step_flops() == 3 * 2 * B * T * D * V
+    assert count_by_group(program.model.shapes) == {"embedding": V * D, "head": D * V}
+    assert total_bytes(program.abstract_state.params) == 4 * 2 * V * D
+    assert program.abstract_batch["tokens"].shape == (B, T)
+
+
+def test_the_share_of_one_device_is_an_eighth_where_parameters_are_split(tiny):
+    split = Program(tiny("mesh.data = 1; mesh.fsdp = 8; bigram.width = 8; mesh.rules = (('embedding', (None, 'fsdp')), "
+                         "('head', ('fsdp', None)))").spec)  # fmt: skip
+    params = split.abstract_state.params
+    assert device_bytes(params) * 8 == total_bytes(params)
+
+
+def test_the_body_of_a_scan_counts_once_per_iteration():
+    a = jax.ShapeDtypeStruct((3, 3), "float32")
+
+    def chain(a):
+        return jax.lax.scan(lambda x, _: (jax.checkpoint(lambda x: x @ a)(x), None), a, length=7)[0]
+
+    assert matmul_flops(jax.make_jaxpr(chain)(a)) == 7 * 2 * 3**3
+    either = jax.jit(lambda a: jax.lax.cond(a[0, 0] > 0, chain, lambda a: a @ a, a))
+    assert matmul_flops(jax.make_jaxpr(either)(a)) == 7 * 2 * 3**3
+
+
+def test_a_convolution_counts_two_per_multiply_add():
+    image, kernel = jax.ShapeDtypeStruct((2, 3, 11), "float32"), jax.ShapeDtypeStruct((5, 3, 4), "float32")
+    jaxpr = jax.make_jaxpr(lambda x, k: jax.lax.conv_general_dilated(x, k, (1,), "VALID"))(image, kernel)
+    assert matmul_flops(jaxpr) == 2 * (2 * 5 * 8) * (3 * 4)
