@@ -30,6 +30,7 @@ class RandomTokens:
     """
 
     example: ClassVar[type] = Tokens
+    TINY: ClassVar[str] = "random_tokens.vocab = 13\nrandom_tokens.tokens = 2003\nrandom_tokens.valid_tokens = 211"
 
     vocab: int = 256
     tokens: int = 100_000

@@ -53,6 +53,11 @@ class TextFiles:
     """
 
     example: ClassVar[type] = Text
+    TINY: ClassVar[str] = """
+    text_files.train = '{folder}/text/*.txt'
+    text_files.valid_share = 0.2
+    text_files.test_share = 0.2
+    """
 
     train: Paths
     valid: Paths = ()

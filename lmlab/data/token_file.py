@@ -35,6 +35,7 @@ class TokenFile:
     """
 
     example: ClassVar[type] = Tokens
+    TINY: ClassVar[str] = "token_file.path = '{folder}/tokens.npy'\ntoken_file.vocab = 11"
 
     path: str
     vocab: int

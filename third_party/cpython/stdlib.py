@@ -39,6 +39,7 @@ class Stdlib:
     """
 
     example: ClassVar[type] = Text
+    TINY: ClassVar[str] = "stdlib.parts = 'topics'"
 
     parts: Literal["all", "topics", "sources"] = "all"
     include_tests: bool = False

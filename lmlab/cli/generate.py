@@ -1,0 +1,64 @@
+"""Generate text from a run, token by token, with the averaged parameters where the run keeps an average.
+
+lmlab generate runs/quickstart --prompt 'def main' --temperature 0.8 --count 3
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from jax import Array
+
+from lmlab.errors import ConfigError
+from lmlab.generation.samplers import Sample
+from lmlab.generation.writing import Author, local
+from lmlab.parallel.mesh import Mesh
+from lmlab.training.program import Program
+from lmlab.training.run import Run
+from lmlab.training.state import averaged_params
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's arguments."""
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--prompt", default="", help="what to continue (default: the beginning of a document); "
+                        "for a dataset of ids, numbers with spaces between them")  # fmt: skip
+    parser.add_argument("--length", type=int, default=256, help="the most tokens to add (default: 256)")
+    parser.add_argument("--count", type=int, default=1, help="continuations to write (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same text (default: 0)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the most probable token (default: 1)")
+    parser.add_argument("--top-k", type=int, help="draw from the K most probable tokens only")
+    parser.add_argument("--top-p", type=float, help="draw from the fewest tokens whose probabilities reach P only")
+    parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the newest)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the continuations to standard output as they come."""
+    for name in ("length", "count"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name} {getattr(args, name)}: it must be at least 1.")
+    if not 0 <= args.seed < 2**32:
+        raise ConfigError(f"--seed {args.seed}: it must be between 0 and {2**32 - 1}.")
+    sampler = Sample(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+    found = Run(args.run)
+    # One device, whatever the run was trained on: what is trained on many machines can be sampled on a small one.
+    program = Program(found.resolved.spec, saved_tokenizer=found.files.saved_tokenizer(), partitioner=Mesh(data=1))
+    state, _ = Run(args.run, program).restore(args.step)
+    author = Author(program, sampler)
+    prompts = [args.prompt] * args.count
+    _show(author, local(averaged_params(program.partitioner.export(state))), prompts, args.length, args.seed)
+    return 0
+
+
+def _show(author: Author, params: Mapping[str, Array], prompts: list[str], length: int, seed: int) -> None:
+    """Writes the first continuation as it comes, and the others, made beside it, below."""
+    several = len(prompts) > 1
+    print("--- sample 1 ---\n" if several else "", prompts[0], sep="", end="", flush=True)
+    rows = [""] * len(prompts)
+    for pieces in author.stream(params, prompts, length=length, seed=seed):
+        print(pieces[0], end="", flush=True)
+        rows = [row + piece for row, piece in zip(rows, pieces, strict=True)]
+    print()
+    for number, (prompt, row) in enumerate(zip(prompts[1:], rows[1:], strict=True), start=2):
+        print(f"--- sample {number} ---\n{prompt}{row}", flush=True)

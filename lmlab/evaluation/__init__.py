@@ -1,0 +1,1 @@
+"""Measuring a model: evaluators by name, whose metrics carry their protocol in their names."""

@@ -1,0 +1,154 @@
+"""Perplexity by exact totals: exp(nats of all targets / number of units), never a mean of means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmlab.contracts import CausalLM
+from lmlab.data import TextTables
+from lmlab.errors import ConfigError
+from lmlab.losses.autoregressive import Autoregressive
+from lmlab.registry import evaluators
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+    from lmlab.nn.functional import Params
+    from lmlab.training.program import Compiled, Program
+    from lmlab.training.state import State
+
+IN_FLIGHT = 16
+"""Batches computed before their sums are fetched: the device never waits for the host, nor piles up batches."""
+
+
+@evaluators.register("perplexity")
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a causal model predicts a split: nats per token, bits per byte, perplexity per token, word and byte.
+
+    Targets of weight 0 do not count. Bytes and words are those of the text behind the targets; where the dataset holds
+    ids without a text, their metrics are left out. A word is a maximal run of bytes that are not white space,
+    and the end of a document is a token (whose nats count) of no bytes and no words, as is usual for `ppl/word`.
+
+    Metrics, each named `<split>/...`: `nats` and `tokens` (totals), `nats_per_token`, `ppl/token`, `bits_per_byte`,
+    `ppl/word`, `ppl/byte`; and `unknown`, the number of targets that the tokenizer does not know, where it can be
+    that it does not: these have no bytes, so that with many of them the metrics per byte say little.
+
+    Args:
+      split: which part of the data.
+      batches: how many global batches from the split's beginning; None is all of them.
+      chunk: project so many positions of each row at a time, where the logits of a batch are too large; None is all.
+    """
+
+    TINY: ClassVar[str] = "perplexity.batches = 3"
+
+    split: str = "valid"
+    batches: int | None = 20
+    chunk: int | None = None
+
+    def bind(self, program: Program) -> Callable[[State], Mapping[str, float]]:
+        """The measurement of a running state; compiled when it is first called.
+
+        Raises:
+          ConfigError: the model is not a CausalLM, or `batches` is below 1.
+        """
+        if self.batches is not None and self.batches < 1:
+            raise ConfigError(f"perplexity.batches = {self.batches}: it must be at least 1, or None for all.")
+        if not isinstance(program.abstract_model, CausalLM):
+            raise ConfigError(
+                f"the evaluator 'perplexity' needs a CausalLM; the model '{program.experiment.model.name}' is none. "
+                "Choose other evaluators: experiment.evaluators = [...]   (lmlab list evaluators)"
+            )
+        return _Measurement(self, program)
+
+
+class _Measurement:
+    """The evaluator at work on one program."""
+
+    def __init__(self, settings: Perplexity, program: Program) -> None:
+        self.settings = settings
+        self.program = program
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        tables, unknown = self.program.data.text_tables, getattr(self.program.tokenizer, "unknown", None)
+
+        def sums(params: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
+            return totals(self.program.model.bind(params), batch, tables, unknown, self.settings.chunk)
+
+        return self.program.compile_evaluation(sums, self.program.abstract_batch)
+
+    def __call__(self, state: State) -> dict[str, float]:
+        """The metrics of the state's averaged parameters, where it has such, else of its parameters."""
+        data, partitioner = self.program.data.split(self.settings.split), self.program.partitioner
+        rows = partitioner.rows(self.program.experiment.global_batch_size)
+        count = len(data) if self.settings.batches is None else min(len(data), self.settings.batches)
+        waiting: list[Any] = []
+        summed: dict[str, float] = {}
+        for index in range(count):
+            waiting.append(self.compiled(state, partitioner.place(data.batch(index, rows))))
+            if len(waiting) == IN_FLIGHT or index == count - 1:
+                for part in jax.device_get(waiting):
+                    summed = {name: summed.get(name, 0) + value.item() for name, value in part.items()}
+                waiting = []
+        return {f"{self.settings.split}/{name}": value for name, value in measures(**summed).items()}
+
+
+def totals(
+    model: CausalLM,
+    batch: Mapping[str, Array],
+    tables: TextTables | None,
+    unknown: int | None = None,
+    chunk: int | None = None,
+) -> dict[str, Array]:
+    """Sums over a batch: `nats` (float32); `tokens` and, where they are known, `bytes`, `words`, `unknown` (int32).
+
+    Args:
+      model: a causal model.
+      batch: a TokenBatch.
+      tables: bytes and words behind ids, for text.
+      unknown: the id that stands for what the tokenizer does not know, if it has one.
+      chunk: see `Autoregressive`.
+    """
+    counted = batch["weights"] > 0
+    measured = {**batch, "weights": counted.astype(jnp.float32)}
+    output = Autoregressive(chunk=chunk)(model, measured, None, jnp.zeros((), jnp.int32))
+    sums = {"nats": output.metrics["nats"][0], "tokens": jnp.sum(counted, dtype=jnp.int32)}
+    if tables is not None:
+        tables = jax.tree.map(jnp.asarray, tables)
+        words = tables.words(batch["tokens"], batch["targets"])
+        sums["bytes"] = jnp.sum(jnp.where(counted, tables.bytes[batch["targets"]], 0), dtype=jnp.int32)
+        sums["words"] = jnp.sum(jnp.where(counted, words, 0), dtype=jnp.int32)
+    if unknown is not None:
+        sums["unknown"] = jnp.sum(counted & (batch["targets"] == unknown), dtype=jnp.int32)
+    return sums
+
+
+def measures(
+    nats: float, tokens: float, bytes: float = 0, words: float = 0, unknown: float | None = None
+) -> dict[str, float]:
+    """The metrics that totals come to; those of a unit that does not occur are left out."""
+    metrics = {"nats": nats, "tokens": tokens}
+    if unknown is not None:
+        metrics["unknown"] = unknown
+    if tokens:
+        metrics |= {"nats_per_token": nats / tokens, "ppl/token": exp(nats / tokens)}
+    if bytes:
+        metrics |= {"bits_per_byte": nats / bytes / math.log(2), "ppl/byte": exp(nats / bytes)}
+    if words:
+        metrics["ppl/word"] = exp(nats / words)
+    return metrics
+
+
+def exp(x: float) -> float:
+    """e to the power of x; infinite beyond the range of floats, where `math.exp` raises."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(x))

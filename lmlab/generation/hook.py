@@ -1,0 +1,81 @@
+"""The hook `samples`: what the model writes, while it is being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TYPE_CHECKING
+
+import jax
+
+from lmlab.contracts import Ref, Sampler
+from lmlab.errors import ConfigError
+from lmlab.generation.writing import Author, local
+from lmlab.registry import hooks
+from lmlab.training.files import replace_text
+from lmlab.training.state import averaged_params
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+    from lmlab.training.run import Run
+    from lmlab.training.state import State
+
+
+@hooks.register("samples")
+@dataclass(frozen=True)
+class Samples:
+    """Writes continuations of prompts to `samples/<step>.txt` in the run folder, and shows the last ones at the end.
+
+    Args:
+      every: steps between samples (0: only at the end).
+      prompts: what is continued; "" is the beginning of a document. Without a tokenizer, ids as numbers.
+      count: continuations of each prompt.
+      length: the most tokens to add.
+      seed: of the random numbers: the same at every step, so that samples can be compared.
+      sampler: how tokens are chosen.
+    """
+
+    TINY: ClassVar[str] = "samples.every = 2\nsamples.length = 5"
+
+    every: int = 0
+    prompts: tuple[str, ...] = ("",)
+    count: int = 1
+    length: int = 256
+    seed: int = 0
+    sampler: Sampler = Ref("sample")  # type: ignore[assignment]  # noqa: RUF009
+
+    def bind(self, run: Run) -> Callable[[int, State, bool], None]:
+        """Prepares for a run.
+
+        Raises:
+          ConfigError: the model cannot generate, or a number is out of its range.
+        """
+        for name, value, least in (("every", self.every, 0), ("count", self.count, 1), ("length", self.length, 1)):
+            if value < least:
+                raise ConfigError(f"samples.{name} = {value}: it must be at least {least}.")
+        author = Author(run.program, self.sampler)
+
+        def hook(step: int, state: State, last: bool) -> None:
+            if last or (self.every and step % self.every == 0):
+                text = self._text(author, local(averaged_params(run.program.partitioner.export(state))))
+                if jax.process_index() == 0:
+                    replace_text(run.files.samples / f"{step}.txt", text)
+                    if last:
+                        print(text, flush=True)
+
+        return hook
+
+    def _text(self, author: Author, params: Mapping[str, Array]) -> str:
+        prompts = [prompt for prompt in self.prompts for _ in range(self.count)]
+        written = author.write(params, prompts, length=self.length, seed=self.seed)
+        return sheet(prompts, written, self.count)
+
+
+def sheet(prompts: Sequence[str], written: Sequence[str], count: int) -> str:
+    """Prompts with their continuations, each below a line that says which it is."""
+    parts = []
+    for row, (prompt, text) in enumerate(zip(prompts, written, strict=True)):
+        of = f" of {prompt!r}" if prompt else ""
+        parts.append(f"--- sample {row % count + 1}{of} ---\n{prompt}{text}\n")
+    return "".join(parts)

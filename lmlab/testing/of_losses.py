@@ -1,0 +1,104 @@
+"""Laws of losses: sums, of which only the trainer divides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from unittest import SkipTest
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lmlab.config import build
+from lmlab.contracts import FrozenDict, LossOutput, Spec
+from lmlab.testing.closeness import assert_close
+from lmlab.testing.of_models import moved
+from lmlab.testing.tiny import Tiny
+from lmlab.training.program import Program
+
+B = 5
+
+
+def gives_float32_sums(tiny: Tiny) -> None:
+    """Total, weight and metrics are finite float32 scalars; the weight is not negative."""
+    output = _evaluated(tiny.program())
+    scalars = [output.total, output.weight, *(part for pair in output.metrics.values() for part in pair)]
+    assert all(np.shape(value) == () and value.dtype == jnp.float32 for value in scalars)
+    assert all(np.isfinite(value) for value in scalars) and output.weight >= 0
+
+
+def sums_over_rows_add_up(tiny: Tiny) -> None:
+    """The sums over a batch are the sums over its rows, however many targets each row has."""
+    program = tiny.program()
+    params, batch = moved(program.model), ragged(program, B)
+    measure = _function(program)
+    whole = measure(params, batch)
+    rows = [measure(params, {name: values[b : b + 1] for name, values in batch.items()}) for b in range(B)]
+    assert_close(jax.tree.map(lambda *parts: sum(parts), *rows), whole)
+
+
+def ignores_what_has_no_weight(tiny: Tiny) -> None:
+    """Targets of weight 0 do not matter."""
+    program = tiny.program()
+    params, batch = moved(program.model), ragged(program, B)
+    if "targets" not in batch or "weights" not in batch:
+        raise SkipTest("its batches have no targets with weights")
+    others = jnp.where(batch["weights"] > 0, batch["targets"], (batch["targets"] + 1) % program.data.vocab)
+    measure = _function(program)
+    changed = measure(params, {**batch, "targets": others})
+    assert_close(measure(params, batch), changed)
+
+
+def is_the_same_without_jit(tiny: Tiny) -> None:
+    """Compiled and op by op, the sums are the same."""
+    program = tiny.program()
+    params, batch = moved(program.model), ragged(program, B)
+    eager = program.loss(program.model.bind(params), batch, None, jnp.zeros((), jnp.int32))
+    compiled = _function(program)(params, batch)
+    assert_close(compiled, LossOutput(*eager))
+
+
+def takes_traced_numbers(tiny: Tiny) -> None:
+    """Every float of its configuration may be a tracer, so that runs that differ in numbers are one program."""
+    program = tiny.program()
+    spec: Spec = program.experiment.loss
+    numbers = {name: value for name, value in spec.kwargs.items() if isinstance(value, float)}
+    params, batch = moved(program.model), ragged(program, B)
+
+    @jax.jit
+    def traced(given: Mapping[str, Any]) -> LossOutput:
+        loss = build(Spec(spec.kind, spec.name, FrozenDict({**spec.kwargs, **given})))
+        return loss(program.model.bind(params), batch, None, jnp.zeros((), jnp.int32))
+
+    expected = _function(program)(params, batch)
+    assert_close(traced(numbers), expected)
+
+
+def ragged(program: Program, rows: int) -> dict[str, Array]:
+    """The first rows of the first training batch, each with fewer weights than the one before it."""
+    batch = {name: jnp.asarray(values) for name, values in program.data.train.batch(0, range(rows)).items()}
+    if "weights" in batch:
+        time = batch["weights"].shape[1]
+        counts = time - (np.arange(rows) * time) // rows
+        batch["weights"] = batch["weights"] * (np.arange(time) < counts[:, None])
+    return batch
+
+
+def _function(program: Program) -> Any:
+    step = jnp.zeros((), jnp.int32)
+    return jax.jit(lambda params, batch: LossOutput(*program.loss(program.model.bind(params), batch, None, step)))
+
+
+def _evaluated(program: Program) -> LossOutput:
+    return _function(program)(moved(program.model), ragged(program, B))
+
+
+LAWS = (
+    gives_float32_sums,
+    sums_over_rows_add_up,
+    ignores_what_has_no_weight,
+    is_the_same_without_jit,
+    takes_traced_numbers,
+)

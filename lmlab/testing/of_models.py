@@ -1,0 +1,218 @@
+"""Laws of models: what each capability promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from unittest import SkipTest
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lmlab.config import parameters
+from lmlab.contracts import CausalLM
+from lmlab.generation.decoding import Decoder
+from lmlab.generation.samplers import Greedy
+from lmlab.generation.writing import positions
+from lmlab.nn.functional import ModelDef, Params
+from lmlab.testing.closeness import assert_close
+from lmlab.testing.tiny import Tiny
+from lmlab.training.program import Program
+
+B, T = 3, 7
+
+
+def has_float32_logits(tiny: Tiny) -> None:
+    """Whatever the compute dtype, states are (B, T, D), logits (B, T, V) in float32, and parameters float32."""
+    for dtype in ("float32", "bfloat16"):
+        program = tiny.program(compute_dtype=dtype)
+        states, logits = jax.eval_shape(lambda p, program=program: _states_and_logits(program, p), program.model.shapes)
+        assert states.shape[:2] == (B, T) and states.ndim == 3, f"states are {states}"
+        assert logits.shape == (B, T, program.data.vocab) and logits.dtype == jnp.float32, f"logits are {logits}"
+        assert {str(shape.dtype) for shape in program.model.shapes.values()} == {"float32"}
+
+
+def starts_from_its_key(tiny: Tiny) -> None:
+    """Initial parameters are a function of the key: equal for equal keys, others for another, finite."""
+    init = jax.jit(tiny.program().model.init)
+    one, same, other = init(jax.random.key(0)), init(jax.random.key(0)), init(jax.random.key(1))
+    assert all(jnp.isfinite(value).all() for value in one.values())
+    assert all(jnp.array_equal(one[path], same[path]) for path in one)
+    assert any(not jnp.array_equal(one[path], other[path]) for path in one), "no parameter depends on the key"
+
+
+def learns_in_every_parameter(tiny: Tiny) -> None:
+    """The gradient of the loss is finite and not zero in every parameter."""
+    program = tiny.program()
+    gradient = gradients(program, moved(program.model))
+    broken = [path for path, value in gradient.items() if not jnp.isfinite(value).all()]
+    unused = [path for path, value in gradient.items() if not jnp.any(value)]
+    assert not broken, f"not finite: {', '.join(broken)}"
+    assert not unused, f"no gradient reaches {', '.join(unused)}"
+
+
+def is_the_same_without_jit(tiny: Tiny) -> None:
+    """Compiled and op by op, the logits are the same."""
+    program = tiny.program()
+    params = moved(program.model)
+    eager = _states_and_logits(program, params)
+    assert_close(jax.jit(lambda p: _states_and_logits(program, p))(params), eager)
+
+
+def never_looks_ahead(tiny: Tiny) -> None:
+    """States before a changed token stay as they are, to the bit."""
+    program = tiny.program()
+    states = _hidden(program)
+    tokens = _tokens(program)
+    for place in (1, T - 2):
+        changed = tokens.at[:, place:].set((tokens[:, place:] + 1) % program.data.vocab)
+        np.testing.assert_array_equal(states(tokens)[:, :place], states(changed)[:, :place])
+
+
+def reads_in_pieces_as_at_once(tiny: Tiny) -> None:
+    """With a cache, reading 1, 2 and the remaining tokens gives the states of reading all."""
+    program = tiny.program()
+    params, tokens = moved(program.model), _tokens(program)
+
+    @jax.jit
+    def in_pieces(params: Params) -> Array:
+        model = _causal(program, params)
+        cache, parts = model.init_cache(B, T), []
+        for piece in jnp.split(tokens, [1, 3], axis=1):
+            states, cache = model.hidden(piece, cache=cache)
+            parts.append(states)
+        return jnp.concatenate(parts, axis=1)
+
+    assert_close(in_pieces(params), _hidden(program)(tokens))
+
+
+def decodes_as_it_reads(tiny: Tiny) -> None:
+    """Cached decoding of prompts of different lengths takes the tokens that reading everything anew would."""
+    program = tiny.program()
+    params, draw = moved(program.model), np.random.default_rng(13)
+    _causal(program, params)
+    prompts = [draw.integers(0, program.data.vocab, n).astype(np.int32) for n in (1, 4, 2)]
+    decoder = Decoder(program.model, Greedy(), end_of_text=None, limit=positions(program.model))
+    written = decoder.complete(params, prompts, length=T - 4)
+
+    @jax.jit
+    def logits(tokens: Array) -> Array:
+        model = program.model.bind(params)
+        return model.project(model.hidden(tokens)[0])
+
+    for prompt, row in zip(prompts, written, strict=True):
+        whole = np.concatenate([prompt, row])
+        padded = np.pad(whole, (0, T - len(whole)))[None]
+        found = np.asarray(logits(padded))[0, len(prompt) - 1 : len(whole) - 1]
+        chosen = np.take_along_axis(found, row[:, None], axis=1)[:, 0]
+        # Not the same ids but equally good ones: two logits may be closer than the two programs are.
+        assert_close(chosen, found.max(axis=1))
+
+
+def keeps_documents_apart(tiny: Tiny) -> None:
+    """Two documents packed into a row have the states that each has in a row of its own."""
+    program = tiny.program()
+    model, params, tokens = program.model, moved(program.model), _tokens(program)
+    first = 3
+    segments = jnp.where(jnp.arange(T) < first, 1, 2) * jnp.ones((B, 1), jnp.int32)
+    places = jnp.where(jnp.arange(T) < first, jnp.arange(T), jnp.arange(T) - first) * jnp.ones((B, 1), jnp.int32)
+    _causal(program, params)
+
+    @jax.jit
+    def read(params: Params) -> tuple[Array, Array, Array]:
+        bound = model.bind(params)
+        packed = bound.hidden(tokens, positions=places, segment_ids=segments)[0]
+        return packed, bound.hidden(tokens[:, :first])[0], bound.hidden(tokens[:, first:])[0]
+
+    packed, one, other = read(params)
+    assert_close(packed, jnp.concatenate([one, other], axis=1))
+
+
+def drops_by_row(tiny: Tiny) -> None:
+    """With random keys, a row's states depend on its own key and tokens only; without keys they do not vary."""
+    program = tiny.program()
+    model, params, tokens = program.model, moved(program.model), _tokens(program)
+    _causal(program, params)
+    keys = jax.random.split(jax.random.key(17), B)
+    read = jax.jit(lambda tokens, keys: model.bind(params).hidden(tokens, keys=keys)[0])
+    assert_close(read(tokens, keys)[1:2], read(tokens[1:2], keys[1:2]))
+
+
+def unrolled_is_scanned(tiny: Tiny) -> None:
+    """A stack that is unrolled has the same loss and gradient as one that is scanned."""
+    _same_for(tiny, "scan", (True, False))
+
+
+def computed_again_is_kept(tiny: Tiny) -> None:
+    """Rematerialisation changes neither the loss nor the gradient."""
+    _same_for(tiny, "remat", ("none", "dots", "full"))
+
+
+def _same_for(tiny: Tiny, option: str, values: tuple[Any, ...]) -> None:
+    if option not in parameters(tiny.entry):
+        raise SkipTest(f"{tiny.entry.name} has no parameter '{option}'")
+    programs = [tiny.program(**{f"{tiny.entry.name}.{option}": value}) for value in values]
+    params = moved(programs[0].model)
+    first, *others = [gradients(program, params) for program in programs]
+    for value, other in zip(values[1:], others, strict=True):
+        assert_close(other, first, what=f"{option}={value}")
+
+
+def moved(model: ModelDef[Any]) -> Params:
+    """Parameters away from where they start, so that none is zero and no two are alike."""
+
+    def make(key: Array) -> Params:
+        params = model.init(key)
+        keys = jax.random.split(jax.random.fold_in(key, 1), len(params))
+        return {p: v + 0.1 * jax.random.normal(k, v.shape) for k, (p, v) in zip(keys, params.items(), strict=True)}
+
+    return jax.jit(make)(jax.random.key(19))
+
+
+def gradients(program: Program, params: Params) -> Mapping[str, Array]:
+    """The gradient of the loss's sum over the first training batch, without random keys; and the sum, as `""`."""
+    batch = jax.tree.map(jnp.asarray, program.data.train.batch(0, range(B)))
+    step = jnp.zeros((), jnp.int32)
+    function = jax.jit(jax.value_and_grad(lambda p: program.loss(program.model.bind(p), batch, None, step).total))
+    total, gradient = function(params)
+    return {"": total, **gradient}
+
+
+def _causal(program: Program, params: Params) -> CausalLM:
+    model = program.model.bind(params)
+    if not isinstance(model, CausalLM):
+        raise SkipTest("not a CausalLM")
+    return model
+
+
+def _hidden(program: Program) -> Any:
+    params = moved(program.model)
+    _causal(program, params)
+    return jax.jit(lambda tokens: program.model.bind(params).hidden(tokens)[0])
+
+
+def _states_and_logits(program: Program, params: Mapping[str, Any]) -> tuple[Array, Array]:
+    model, tokens = program.model.bind(params), _tokens(program)
+    states = model.hidden(tokens)[0] if isinstance(model, CausalLM) else model.encode(tokens)
+    return states, model.project(states)
+
+
+def _tokens(program: Program) -> Array:
+    return jnp.asarray(np.random.default_rng(23).integers(0, program.data.vocab, (B, T)), jnp.int32)
+
+
+LAWS = (
+    has_float32_logits,
+    starts_from_its_key,
+    learns_in_every_parameter,
+    is_the_same_without_jit,
+    never_looks_ahead,
+    reads_in_pieces_as_at_once,
+    decodes_as_it_reads,
+    keeps_documents_apart,
+    drops_by_row,
+    unrolled_is_scanned,
+    computed_again_is_kept,
+)

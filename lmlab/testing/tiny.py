@@ -1,0 +1,191 @@
+"""The smallest experiment around a component.
+
+A component says how small it can be by a class attribute, gin bindings in a string, each on one line:
+
+    @models.register("gpt")
+    class GPT(nnx.Module):
+        TINY: ClassVar[str] = '''
+        gpt.width = 12
+        gpt.heads = 3
+        '''
+
+Needed are values for required parameters, and sizes that compile in a second; different primes show swapped axes. A
+binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
+`{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl` and `tokens.npy` (ids below 11).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmlab.config import Resolved, resolve
+from lmlab.contracts import Text
+from lmlab.data.features import CONVERSIONS
+from lmlab.registry import Entry, datasets, find, losses, models
+from lmlab.training.program import Program
+
+BASE = {
+    "experiment.model": "@lstm",
+    "experiment.loss": "@autoregressive",
+    "experiment.dataset": "@random_tokens",
+    "experiment.optimizer": "@adamw",
+    "experiment.partitioner": "@mesh",
+    "experiment.steps": "6",
+    "experiment.global_batch_size": "16",
+    "experiment.seq_len": "7",
+    "experiment.seed": "3",
+    "experiment.compute_dtype": "'float32'",
+    "experiment.log_every": "1",
+    "experiment.evaluators": "[]",
+    "experiment.hooks": "[]",
+    "experiment.writers": "[]",
+}
+"""What stands around a component that does not say otherwise. 16 rows divide over 8 devices and 2 microbatches."""
+
+PLACES = {
+    "model": {"experiment.model": "@{}"},
+    "loss": {"experiment.loss": "@{}"},
+    "dataset": {"experiment.dataset": "@{}"},
+    "tokenizer": {"experiment.tokenizer": "@{}", "experiment.dataset": "@text_files"},
+    "optimizer": {"experiment.optimizer": "@{}"},
+    "schedule": {"adamw.learning_rate": "@{}"},
+    "partitioner": {"experiment.partitioner": "@{}"},
+    "evaluator": {"experiment.evaluators": "[@{}]"},
+    "hook": {"experiment.hooks": "[@{}]"},
+    "writer": {"experiment.writers": "[@{}]"},
+    "sampler": {"samples.sampler": "@{}", "experiment.hooks": "[@samples]"},
+}
+"""Where a component of each kind stands in an experiment."""
+
+TEXT = "def f(x):\n    return 'naïve'\n\nThe quick brown fox, 日本, jumps over {n} lazy dogs.\n"
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A component, and a folder that its tests may use."""
+
+    entry: Entry
+    folder: Path
+
+    @property
+    def component(self) -> Any:
+        """The class or function."""
+        return self.entry.component
+
+    def alone(self) -> Resolved:
+        """The component's own configuration, without an experiment around it (unless it is the experiment)."""
+        if self.entry.name == "experiment":
+            return self.resolved()
+        text = tiny_bindings(self.entry, self._files())
+        own = {key: value for key, value in text.items() if not key.startswith("experiment.")}
+        return resolve([], _lines(own), root=self.entry.name)
+
+    def resolved(self, **experiment: Any) -> Resolved:
+        """The experiment around it.
+
+        Settings of the experiment (`steps=4`, `partitioner="@pmap"`) and of components (`**{"mesh.data": 8}`) win
+        over the base's and the components' own; a component or a list is given as gin text.
+        """
+        text = {key if "." in key else f"experiment.{key}": _spelled(value) for key, value in experiment.items()}
+        return resolve([], _lines(around(self.entry, text, self._files())))
+
+    def program(self, **experiment: Any) -> Program:
+        """The experiment made ready to run."""
+        return Program(self.resolved(**experiment).spec)
+
+    def _files(self) -> Path:
+        write_files(self.folder)
+        return self.folder
+
+
+def tiny_bindings(entry: Entry, folder: Path) -> dict[str, str]:
+    """The bindings that a component calls its smallest, as gin text by key."""
+    text = inspect.cleandoc(getattr(entry.component, "TINY", "")).replace("{folder}", str(folder))
+    pairs = (line.partition("=") for line in text.splitlines() if line.strip())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def around(entry: Entry, chosen: dict[str, str], folder: Path) -> dict[str, str]:
+    """Bindings of an experiment with `entry` in it, each component in it as small as it can be.
+
+    What is chosen wins over what the component says, and this over the base.
+    """
+    own = tiny_bindings(entry, folder)
+    place = {key.format(entry.name): value.format(entry.name) for key, value in PLACES.get(entry.kind, {}).items()}
+    bindings = {**place, **own, **chosen}
+    _fill(bindings, "experiment.model", "experiment.loss", "experiment.dataset")
+    bindings = {**BASE, **bindings}
+    if _named(bindings["experiment.dataset"]).example is Text:
+        bindings.setdefault("experiment.tokenizer", "@bytes")
+    return _with_parts(bindings, folder)
+
+
+def _with_parts(bindings: dict[str, str], folder: Path) -> dict[str, str]:
+    """With the smallest sizes of every component that is named, and of those that these name."""
+    seen: set[str] = set()
+    while names := set(re.findall(r"@(?:\w+/)*(\w+)", " ".join(bindings.values()))) - seen:
+        for name in sorted(names):
+            seen.add(name)
+            known = find(name)
+            own = tiny_bindings(known, folder) if known else {}
+            bindings |= {key: value for key, value in own.items() if key not in bindings}
+    return bindings
+
+
+def _fill(bindings: dict[str, str], model: str, loss: str, dataset: str) -> None:
+    """Chooses the model, the loss and the dataset that are still open so that they fit; the base's where they do."""
+    if loss not in bindings and model in bindings:
+        fitting = [n for n in _first(losses.names(), BASE[loss]) if _can(bindings[model], _named(f"@{n}").needs)]
+        bindings[loss] = f"@{fitting[0]}"
+    bindings.setdefault(loss, BASE[loss])
+    needs, reads = _named(bindings[loss]).needs, _named(bindings[loss]).reads
+    if model not in bindings:
+        bindings[model] = next(f"@{n}" for n in _first(models.names(), BASE[model]) if _can(f"@{n}", needs))
+    if dataset not in bindings:
+        kinds = [example for example, batch in CONVERSIONS if batch is reads]
+        fitting = [n for n in _first(datasets.names(), BASE[dataset]) if _named(f"@{n}").example in kinds]
+        bindings[dataset] = f"@{fitting[0]}"
+
+
+def _first(names: list[str], preferred: str) -> list[str]:
+    return sorted(names, key=lambda name: f"@{name}" != preferred)
+
+
+def _can(model: str, needs: type) -> bool:
+    component = _named(model)
+    return inspect.isclass(component) and issubclass(component, needs)
+
+
+def _named(reference: str) -> Any:
+    """The component that `@name` refers to."""
+    entry = find(reference.removeprefix("@"))
+    assert entry is not None, f"{reference} is no component"
+    return entry.component
+
+
+def _lines(bindings: dict[str, str]) -> list[str]:
+    return ["\n".join(f"{key} = {value}" for key, value in bindings.items())]
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) and value.startswith(("@", "[")) else repr(value)
+
+
+def write_files(folder: Path) -> None:
+    """Puts the small files there that `{folder}` promises."""
+    if (folder / "tokens.npy").exists():
+        return
+    (folder / "text").mkdir(parents=True, exist_ok=True)
+    texts = [TEXT.format(n=n) * 3 for n in range(41)]
+    for n, text in enumerate(texts):
+        (folder / "text" / f"{n}.txt").write_text(text, encoding="utf-8")
+    lines = "".join(json.dumps({"text": text, "label": n % 2}) + "\n" for n, text in enumerate(texts))
+    (folder / "text.jsonl").write_text(lines, encoding="utf-8")
+    np.save(folder / "tokens.npy", np.random.default_rng(5).integers(0, 11, 2003).astype(np.uint8))

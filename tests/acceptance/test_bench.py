@@ -1,0 +1,58 @@
+"""`lmlab bench`: what it prints and writes, for shapes that say nothing about speed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lmlab.cli.main import main
+from lmlab.config import resolve
+from lmlab.evaluation.throughput import Contestant, flops_per_token, ratios, take_turns
+from lmlab.training.program import Program
+
+BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
+TINY = "experiment.global_batch_size = 8; experiment.seq_len = 8; {0}.layers = 2; {0}.width = 16; mesh.data = 1"
+
+
+@pytest.mark.parametrize(("file", "model"), [("gpt_4x128", "gpt"), ("gpt_6x384", "gpt"), ("lstm_2x384", "lstm")])
+def test_bench_compares_with_the_programs_beside_the_file(file, model, tmp_path, capsys):
+    out = tmp_path / "found.json"
+    words = ["bench", str(BENCHMARKS / f"{file}.gin"), "--set", TINY.format(model), "--rounds", "2", "--steps", "2"]
+    more = ["--set", "gpt.heads = 2"] if model == "gpt" else []
+    assert main([*words, *more, "--out", str(out), "--peak", "1"]) == 0
+    found = json.loads(out.read_text())
+    shown = capsys.readouterr().out
+    assert f"reference_{model}" in shown and "MFU" in shown and "loader" in shown
+    assert found["tokens_per_second"].keys() >= {"lmlab", f"reference_{model}"}
+    least_to_most = found["lmlab_over"][f"reference_{model}"]
+    assert least_to_most[1] <= least_to_most[0] <= least_to_most[2]
+    assert found["python_milliseconds_per_step"] > 0 and found["mfu"] > 0
+    assert f"torch_{model}" in found["tokens_per_second"] or "torch is not installed" in found["skipped"][0]
+
+
+def test_programs_take_turns_so_that_rounds_can_be_paired():
+    order = []
+    one, other = (Contestant(name, lambda steps, name=name: order.append((name, steps))) for name in "AB")
+    take_turns([one, other], steps=3, rounds=2)
+    assert order == [("A", 3), ("B", 3)] * 3  # one round to warm up
+    one.seconds, other.seconds = [1.0, 2.0], [2.0, 1.0]
+    assert ratios(one, other) == [2.0, 0.5]
+    assert one.speeds(6) == [6.0, 3.0]
+
+
+def test_flops_per_token_are_those_of_the_stated_convention():
+    text = "experiment.model = @gpt; experiment.loss = @autoregressive; experiment.dataset = @random_tokens; "
+    text += "experiment.optimizer = @sgd; sgd.learning_rate = 0.1; experiment.steps = 1; "
+    text += "experiment.global_batch_size = 8; experiment.seq_len = 7; gpt.layers = 3; gpt.width = 10; gpt.heads = 2; "
+    text += "gpt.bias = False; random_tokens.vocab = 13; experiment.evaluators = []; "
+    blocks = 3 * (12 * 10 * 10 + 2 * 10) + 10  # products and scales
+    attention = 3 * 7 * 10
+    tied = Program(resolve([], [text]).spec)
+    assert flops_per_token(tied) == 6 * (blocks + 13 * 10 + attention)
+    untied = Program(resolve([], [text + "gpt.tie_embeddings = False"]).spec)
+    assert flops_per_token(untied) == 6 * (blocks + 13 * 10 + attention)
+
+
+def test_a_reference_that_is_not_there_is_refused(capsys):
+    code = main(["bench", str(BENCHMARKS / "gpt_4x128.gin"), "--set", TINY.format("gpt"), "--reference", "none.py"])
+    assert code == 2 and "--reference none.py: no such file" in capsys.readouterr().err

@@ -1,0 +1,14 @@
+"""Every registered component against every law of its kind: a new component is tested by being registered."""
+
+import pytest
+
+from lmlab.registry import CATALOGUE, scan_installed_plugins
+from lmlab.testing import checks
+
+scan_installed_plugins()
+CHECKS = [check for entry in CATALOGUE.entries().values() for check in checks(entry.kind, entry.name)]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_component(check, tmp_path):
+    check(tmp_path)
