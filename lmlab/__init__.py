@@ -33,7 +33,7 @@ _HOMES = {
 
 
 def train(
-    config: str | Sequence[str] | Resolved,
+    config: str | Path | Sequence[str | Path] | Resolved,
     *,
     overrides: Sequence[str] | Mapping[str, Any] | str = (),
     plugins: Sequence[str] = (),

@@ -1,4 +1,4 @@
-"""The few types that everything agrees on: Spec, example kinds, capabilities, losses, and what a run gives to its parts.
+"""The few types that everything agrees on: Spec, example kinds, capabilities, losses, what a run gives to its parts.
 
 Nothing here imports jax: array types stand in annotations only.
 Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary, L layers.
@@ -6,7 +6,7 @@ Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
 

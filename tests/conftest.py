@@ -1,4 +1,4 @@
-"""One test session: eight fake CPU devices, and one compilation cache shared by all tests and the processes they start."""
+"""One test session: eight fake CPU devices, and one compilation cache for all tests and the processes they start."""
 
 import os
 import sys

@@ -11,12 +11,8 @@ ROOT = Path(__file__).parent.parent
 
 def test_folders_import_downwards_only():
     pytest.importorskip("importlinter")
-    done = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    lint = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run([sys.executable, "-c", lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

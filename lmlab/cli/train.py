@@ -54,6 +54,7 @@ def _train(args: argparse.Namespace, stop: StopSignals) -> None:
         from lmlab.training.loop import train
 
         connect(args.coordinator, args.process_id, args.num_processes)
+        stop.listen_again()
         use_compilation_cache()
     with among_peers():
         train(resolved, args.run, fresh=args.fresh, from_step=args.from_step, stop=stop)

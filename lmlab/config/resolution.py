@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
 from types import ModuleType
 
 from lmlab import registry
@@ -17,7 +18,7 @@ from lmlab.errors import ConfigError
 
 
 def resolve(
-    files: Sequence[str] | str,
+    files: str | PathLike[str] | Sequence[str | PathLike[str]],
     overrides: Sequence[str] | Mapping[str, Value] | str = (),
     plugins: Sequence[str] = (),
     root: str = "experiment",
@@ -34,17 +35,17 @@ def resolve(
     Raises:
       ConfigError: see the tests in tests/acceptance/test_refusals.py for every mistake that is refused.
     """
-    files = [files] if isinstance(files, str) else list(files)
+    paths = [fspath(file) for file in ([files] if isinstance(files, str | PathLike) else files)]
     overrides = _strings(overrides)
     registry.scan_installed_plugins()
     loaded = [registry.load_plugin(plugin) for plugin in plugins]
-    statements = read_statements(files, overrides)
+    statements = read_statements(paths, overrides)
     loaded += [_import(module, place) for module, place in statements.imports]
     tree = Tree(settle(statements))
     spec = tree.grow(root)
     refuse(unconsumed(tree, root))
     names = dict.fromkeys(map(registry.plugin_name, loaded))
-    return Resolved(spec, FrozenDict(tree.provenance), tuple(files), tuple(overrides), tuple(names))
+    return Resolved(spec, FrozenDict(tree.provenance), tuple(paths), tuple(overrides), tuple(names))
 
 
 def _strings(overrides: Sequence[str] | Mapping[str, Value] | str) -> list[str]:

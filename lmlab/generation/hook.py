@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 
@@ -43,7 +43,7 @@ class Samples:
     count: int = 1
     length: int = 256
     seed: int = 0
-    sampler: Sampler = Ref("sample")  # type: ignore[assignment]  # noqa: RUF009
+    sampler: Sampler = Ref("sample")  # type: ignore[assignment]
 
     def bind(self, run: Run) -> Callable[[int, State, bool], None]:
         """Prepares for a run.

@@ -156,12 +156,12 @@ class Program:
         """The same as `compile_step`, for the loop: its metrics come back in one array."""
         names: list[str] = []
 
-        def packed(state: State, batch: Mapping[str, Array]) -> tuple[State, Array]:
+        def train_step(state: State, batch: Mapping[str, Array]) -> tuple[State, Array]:
             state, metrics = self.step(state, batch)
             names[:] = metrics  # known when this is traced, which is once
             return state, jnp.stack([jnp.stack(pair) for pair in metrics.values()])
 
-        return Dispatch(self._compile(packed), tuple(names))
+        return Dispatch(self._compile(train_step), tuple(names))
 
     @property
     def leading(self) -> int:

@@ -63,6 +63,12 @@ class StopSignals:
         os.close(self._pipe[1])  # the watcher reads the end of the pipe, closes its side and ends
         self._pipe = None
 
+    def listen_again(self) -> None:
+        """Takes the signals back from a library that took them meanwhile, as joining other processes does in jax."""
+        if self._pipe is not None:
+            for number in SIGNALS:
+                signal.signal(number, self._handle)
+
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Inside, a signal raises StopRequested; also one that came before.

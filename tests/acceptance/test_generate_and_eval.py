@@ -134,7 +134,7 @@ def test_what_is_no_run_folder_is_refused(lmlab, tmp_path):
 
 
 def test_a_run_that_keeps_an_average_writes_with_the_average(tmp_path, lmlab):
-    folder = trained(tmp_path, "experiment.ema = 0.999999", "experiment.hooks = []")
+    folder = trained(tmp_path, "experiment.ema = 0.999999")
     from lmlab.training.run import Run
 
     state = Run(folder).state
@@ -142,7 +142,7 @@ def test_a_run_that_keeps_an_average_writes_with_the_average(tmp_path, lmlab):
     _, averaged, _ = lmlab("generate", folder, "--length", 60)
     # The average has not moved: a run of no learning at all writes the same.
     (tmp_path / "still").mkdir()
-    still = trained(tmp_path / "still", "adamw.learning_rate = 0.0", "experiment.hooks = []")
+    still = trained(tmp_path / "still", "adamw.learning_rate = 0.0")
     assert lmlab("generate", still, "--length", 60)[1] == averaged
 
 
@@ -178,7 +178,12 @@ def test_samples_are_written_while_training(run):
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["2.txt", "4.txt", "6.txt"]
     text = (run / "samples" / "6.txt").read_text(encoding="utf-8")
     titles = [line for line in text.splitlines() if line.startswith("--- sample")]
-    assert titles == ["--- sample 1 ---", "--- sample 2 ---", "--- sample 1 of 'Was ' ---", "--- sample 2 of 'Was ' ---"]
+    assert titles == [
+        "--- sample 1 ---",
+        "--- sample 2 ---",
+        "--- sample 1 of 'Was ' ---",
+        "--- sample 2 of 'Was ' ---",
+    ]
     assert text.count("\nWas ") == 2
 
 

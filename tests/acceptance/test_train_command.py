@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import PLUGIN, TINY, without_timing
+from tests.training.conftest import PLUGIN, TINY, without_timing, write_documents
 
 ROOT = Path(__file__).parents[2]
 SLOW_ENOUGH = "experiment.hooks = [@brake]; experiment.steps = 240; checkpoints.every = 20; experiment.log_every = 7"
@@ -88,21 +89,60 @@ def test_a_run_that_is_killed_twice_ends_at_the_same_bits(folder):
     kill_at_random_moments(folder, SLOW_ENOUGH, kills=2, seed=time.time_ns())
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "how",
-    [
-        "",
-        "experiment.steps_per_dispatch = 4; experiment.log_every = 8",
-        "experiment.microbatches = 2; experiment.evaluators = [@perplexity]; experiment.eval_every = 30",
-        "experiment.packing = 'first_fit'; experiment.dataset = @stdlib; experiment.tokenizer = @bytes",
+VARIANTS = {
+    "as it is": ["experiment.log_every = 7"],
+    "several steps per dispatch": ["experiment.steps_per_dispatch = 4; experiment.log_every = 8"],
+    "microbatches and evaluations": [
+        "experiment.microbatches = 2; experiment.log_every = 7",
+        "experiment.evaluators = [@perplexity]; experiment.eval_every = 30",
     ],
-)
-def test_a_run_that_is_killed_twenty_times_ends_at_the_same_bits(folder, how):
-    if "stdlib" in how:
-        text = (folder / "tiny.gin").read_text()
-        (folder / "tiny.gin").write_text("\n".join(x for x in text.splitlines() if not x.startswith("random_tokens")))
-    kill_at_random_moments(folder, f"{SLOW_ENOUGH}; {how}; experiment.steps = 1200", kills=20, seed=time.time_ns())
+    "packed documents": [
+        "experiment.packing = 'first_fit'; experiment.log_every = 7; experiment.tokenizer = @bytes",
+        "experiment.dataset = @text_files; text_files.train = 'text/*.txt'",
+    ],
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_that_is_killed_twenty_times_ends_at_the_same_bits(folder, variant):
+    how = "; ".join(
+        ["experiment.hooks = [@brake]; experiment.steps = 1200; checkpoints.every = 20", *VARIANTS[variant]]
+    )
+    if "text_files" in how:
+        config = (folder / "tiny.gin").read_text().splitlines()
+        config = [line for line in config if not line.startswith(("random_tokens", "experiment.dataset"))]
+        (folder / "tiny.gin").write_text("\n".join(config))
+        write_documents(folder)
+    kill_at_random_moments(folder, how, kills=20, seed=time.time_ns())
+
+
+@pytest.mark.long
+def test_two_processes_that_are_interrupted_stop_at_the_same_step_and_go_on_as_one_would(folder):
+    how = f"{SLOW_ENOUGH}; experiment.evaluators = [@perplexity]; experiment.eval_every = 80; brake.seconds = 0.02"
+
+    def start_both():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = f"127.0.0.1:{free.getsockname()[1]}"
+        several = ("--set", how, "--run", "two", "--coordinator", meeting, "--num-processes", "2", "--process-id")
+        return [start(folder, *several, str(i)) for i in range(2)]
+
+    both = start_both()
+    wait_until(lambda: lines(folder, "two") > 3, both[0])
+    for child in both:
+        child.send_signal(signal.SIGTERM)
+    ended = [finish(child) for child in both]
+    assert [code for code, _ in ended] == [75, 75], ended
+    assert status(folder, "two")["state"] == "interrupted"
+    assert status(folder, "two")["step"] % 7 == 0  # where the processes synchronise anyway
+    ended = [finish(child) for child in start_both()]
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert finish(start(folder, "--run", "one", "--set", how))[0] == 0
+    two, one = records(folder, "two"), records(folder, "one")
+    assert [(r["step"], r["phase"]) for r in two] == [(r["step"], r["phase"]) for r in one]
+    losses = [[r["loss"] for r in run if r["phase"] == "train"] for run in (two, one)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -123,7 +163,7 @@ def test_a_signal_during_compilation_exits_with_75_long_before_the_compiler_is_d
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_LOG_COMPILES": "1"}
     child = start(folder, "--run", "run", "--set", "experiment.loss = @slow_to_compile", environment=cache)
     for line in child.stderr:
-        if "ompiling" in line and "step" in line:
+        if "Compiling" in line and "train_step" in line:
             break
     time.sleep(1)
     start_of_waiting = time.monotonic()

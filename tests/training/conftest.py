@@ -78,3 +78,11 @@ def flip_byte(path: Path, at: int) -> Mapping[Path, bytes]:
     changed[at] ^= 0xFF
     path.write_bytes(bytes(changed))
     return {path: before}
+
+
+def write_documents(folder: Path) -> None:
+    """Sixty short files in `text/`."""
+    (folder / "text").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        (folder / "text" / f"{i}.txt").write_text("".join(rng.choice(list("abcdefg \n"), rng.integers(3, 60))))

@@ -10,20 +10,13 @@ from lmlab.errors import CheckpointError, ConfigError, DataError, LmlabError, No
 from lmlab.training.loop import train
 from lmlab.training.run import Run
 from lmlab.training.session import Session
-from tests.training.conftest import assert_same_arrays, without_timing
+from tests.training.conftest import assert_same_arrays, without_timing, write_documents
 
 DOCUMENTS = "experiment.dataset = @text_files; experiment.tokenizer = @characters; text_files.train = 'text/*.txt'"
 
 
 def steps_of(run, phase="train"):
     return [record["step"] for record in run.metrics() if record["phase"] == phase]
-
-
-def write_documents(folder):
-    (folder / "text").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(60):
-        (folder / "text" / f"{i}.txt").write_text("".join(rng.choice(list("abcdefg \n"), rng.integers(3, 60))))
 
 
 # --- Resumption as a law --------------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ def test_work_that_does_not_end_is_left_behind():
     done.set()
 
 
+def test_signals_that_a_library_took_are_taken_back():
+    with StopSignals() as stop:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        stop.listen_again()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested == "SIGTERM"
+
+
 def test_the_handlers_from_before_are_back_afterwards():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with StopSignals(), StopSignals():
