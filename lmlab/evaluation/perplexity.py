@@ -44,7 +44,7 @@ class Perplexity:
 
     Args:
       split: which part of the data.
-      batches: how many global batches from the split's beginning; None is all of them.
+      batches: how many global batches, evenly over the split; None is all of them.
       chunk: project so many positions of each row at a time, where the logits of a batch are too large; None is all.
     """
 
@@ -93,9 +93,10 @@ class _Measurement:
         count = len(data) if self.settings.batches is None else min(len(data), self.settings.batches)
         waiting: list[Any] = []
         summed: dict[str, float] = {}
-        for index in range(count):
+        # Evenly over the split: its first batches are its first documents, and may be of one kind.
+        for done, index in enumerate((i * len(data) // count for i in range(count)), start=1):
             waiting.append(self.compiled(state, partitioner.place(data.batch(index, rows))))
-            if len(waiting) == IN_FLIGHT or index == count - 1:
+            if len(waiting) == IN_FLIGHT or done == count:
                 for part in jax.device_get(waiting):
                     summed = {name: summed.get(name, 0) + value.item() for name, value in part.items()}
                 waiting = []
