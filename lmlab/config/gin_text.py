@@ -12,8 +12,8 @@ from lmlab.contracts import Spec, Value
 def gin_text(spec: Spec, provenance: Mapping[str, str] | None = None, plugins: tuple[str, ...] = ()) -> str:
     """gin text in which every parameter of every component is bound, the root's first.
 
-    A second instance of a component that differs from the first gets a scope of its own. Provenance becomes the
-    comment at the end of a line. Plug-in modules are imported; a plug-in file, which gin cannot import, is named in
+    Where a component stands several times and differently, each instance gets a scope of its own. Provenance becomes
+    the comment at the end of a line. Plug-in modules are imported; a plug-in file, which gin cannot import, is named in
     a comment.
     """
     lines = [f"import {p}" if not p.endswith(".py") else f"# needs: --plugin {p}" for p in plugins]
@@ -25,11 +25,13 @@ class _Writer:
 
     def __init__(self, provenance: Mapping[str, str]) -> None:
         self._provenance = provenance
-        self._scopes: dict[str, list[tuple[str, Spec]]] = {}
+        self._instances: dict[str, list[Spec]] = {}
+        self._written: set[str] = set()
         self._waiting: list[tuple[str, Spec, str]] = []
 
     def write(self, root: Spec) -> list[str]:
         """All lines, each component after the one that holds it."""
+        self._collect(root)
         self._reference(root, "")
         lines: list[str] = []
         while self._waiting:
@@ -45,14 +47,28 @@ class _Writer:
 
     def _reference(self, spec: Spec, path: str) -> str:
         """The selector of this instance; its block is written once, however often it stands."""
-        known = self._scopes.setdefault(spec.name, [])
-        for selector, other in known:
-            if _same(other, spec):
-                return selector
-        selector = f"{spec.name}_{len(known) + 1}/{spec.name}" if known else spec.name
-        known.append((selector, spec))
-        self._waiting.append((selector, spec, path))
+        known = self._instances[spec.name]
+        number = next(i for i, other in enumerate(known, start=1) if _same(other, spec))
+        # All of several get a scope, the first too: inside the scope of another, `@name` would be that other one.
+        selector = f"{spec.name}_{number}/{spec.name}" if len(known) > 1 else spec.name
+        if selector not in self._written:
+            self._written.add(selector)
+            self._waiting.append((selector, spec, path))
         return selector
+
+    def _collect(self, value: Value) -> None:
+        """Finds the distinct instances of every component."""
+        match value:
+            case Spec():
+                known = self._instances.setdefault(value.name, [])
+                if not any(_same(other, value) for other in known):
+                    known.append(value)
+                    self._collect(value.kwargs)
+            case tuple():
+                for item in value:
+                    self._collect(item)
+            case Mapping():
+                self._collect(tuple(value.values()))
 
     def _value(self, value: Value, path: str) -> str:
         match value:

