@@ -1,7 +1,8 @@
 """The GPT training step written by hand in JAX, as fast as is known for CPU: what `lmlab bench` compares lmlab with.
 
 Tokens stand flattened as (B*T, D) and heads as (B*H, T, K), so that every product is one plain matrix product or has
-one batch axis; layers run under `lax.scan` and keep only the results of products for the backward pass.
+one batch axis. Layers run under `lax.scan` and keep for the backward pass what it costs most to compute again.
+Attention goes by blocks of queries, skips the blocks above the diagonal, and keeps no (T, T) matrix.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 Params = dict[str, Any]
 
@@ -53,16 +55,68 @@ def linear(x: Array, weights: tuple[Array, Array]) -> Array:
     return x @ weights[0] + weights[1]
 
 
-def attention(qkv: Array, batch: int, time: int, heads: int) -> Array:
-    """Causal attention; qkv (B*T, 3*D) to (B*T, D)."""
-    head_width = qkv.shape[-1] // (3 * heads)
-    split = qkv.reshape(batch, time, 3, heads, head_width).transpose(2, 0, 3, 1, 4)
-    q, k, v = split.reshape(3, batch * heads, time, head_width)
-    scores = jnp.einsum("btk,bsk->bts", q, k) / math.sqrt(head_width)
-    visible = jnp.tril(jnp.ones((time, time), bool))
-    shares = jax.nn.softmax(jnp.where(visible, scores, -1e30))
-    mixed = jnp.einsum("bts,bsk->btk", shares, v)
-    return mixed.reshape(batch, heads, time, head_width).transpose(0, 2, 1, 3).reshape(batch * time, -1)
+def blocks(time: int) -> list[tuple[int, int]]:
+    """Where each block of queries starts and ends."""
+    return [(start, min(start + 128, time)) for start in range(0, time, 128)]
+
+
+def visible(start: int, end: int) -> Array:
+    return jnp.arange(end) <= jnp.arange(start, end)[:, None]
+
+
+@jax.custom_vjp
+def attention(q: Array, k: Array, v: Array) -> Array:
+    """Causal attention, (B*H, T, K) each."""
+    return attention_forward(q, k, v)[0]
+
+
+def attention_forward(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
+    outputs, normalisers = [], []
+    for start, end in blocks(q.shape[1]):
+        scores = jnp.einsum("ntk,nsk->nts", q[:, start:end], k[:, :end]) / math.sqrt(q.shape[2])
+        scores = jnp.where(visible(start, end), scores, -1e30)
+        top = scores.max(-1, keepdims=True)
+        shares = jnp.exp(scores - top)
+        total = shares.sum(-1, keepdims=True)
+        outputs.append(jnp.einsum("nts,nsk->ntk", shares, v[:, :end]) / total)
+        normalisers.append((top + jnp.log(total))[..., 0])
+    output = checkpoint_name(jnp.concatenate(outputs, 1), "kept")
+    return output, (q, k, v, output, checkpoint_name(jnp.concatenate(normalisers, 1), "kept"))
+
+
+def attention_backward(saved: tuple[Array, ...], d_output: Array) -> tuple[Array, Array, Array]:
+    q, k, v, output, normaliser = saved
+    time, scale = q.shape[1], 1 / math.sqrt(q.shape[2])
+    mean = (d_output * output).sum(-1)
+    d_q, d_k, d_v = [], jnp.zeros_like(k), jnp.zeros_like(v)
+    for start, end in blocks(time):
+        queries, d_out = q[:, start:end], d_output[:, start:end]
+        # Keys before queries: then only one of the three products below contracts a first axis, which is slow.
+        scores = jnp.einsum("nsk,ntk->nst", k[:, :end], queries) * scale
+        shares = jnp.where(visible(start, end).T, jnp.exp(scores - normaliser[:, None, start:end]), 0)
+        d_shares = jnp.einsum("nsk,ntk->nst", v[:, :end], d_out)
+        d_scores = shares * (d_shares - mean[:, None, start:end]) * scale
+        beyond = ((0, 0), (0, time - end), (0, 0))
+        d_v += jnp.pad(jnp.einsum("nst,ntk->nsk", shares, d_out), beyond)
+        d_k += jnp.pad(jnp.einsum("nst,ntk->nsk", d_scores, queries), beyond)
+        d_q.append(jnp.einsum("nst,nsk->ntk", d_scores, k[:, :end]))
+    return jnp.concatenate(d_q, 1), d_k, d_v
+
+
+attention.defvjp(attention_forward, attention_backward)
+
+
+def self_attention(x: Array, p: Params, batch: int, heads: int) -> Array:
+    """(B*T, D) to (B*T, D). Three products: to take the result of one apart costs more than they do."""
+    tokens, width = x.shape
+
+    def split(kernel: Array, bias: Array) -> Array:
+        y = linear(x, (kernel, bias)).reshape(batch, -1, heads, width // heads)
+        return checkpoint_name(y.swapaxes(1, 2).reshape(batch * heads, -1, width // heads), "kept")
+
+    q, k, v = (split(*part) for part in zip(*(jnp.split(weights, 3, -1) for weights in p["qkv"]), strict=True))
+    mixed = attention(q, k, v).reshape(batch, heads, -1, width // heads).swapaxes(1, 2)
+    return linear(mixed.reshape(tokens, width), p["out"])
 
 
 def loss_of(params: Params, tokens: Array, targets: Array, heads: int) -> Array:
@@ -71,11 +125,12 @@ def loss_of(params: Params, tokens: Array, targets: Array, heads: int) -> Array:
     x = (params["embedding"][tokens] + params["positions"][:time]).reshape(batch * time, -1)
 
     def block(x: Array, p: Params) -> tuple[Array, None]:
-        mixed = attention(linear(layer_norm(x, p["norm1"]), p["qkv"]), batch, time, heads)
-        x = x + linear(mixed, p["out"])
-        return x + linear(jax.nn.gelu(linear(layer_norm(x, p["norm2"]), p["up"])), p["down"]), None
+        x = checkpoint_name(x + self_attention(layer_norm(x, p["norm1"]), p, batch, heads), "kept")
+        inner = checkpoint_name(linear(layer_norm(x, p["norm2"]), p["up"]), "kept")
+        return x + linear(jax.nn.gelu(inner), p["down"]), None
 
-    x, _ = jax.lax.scan(jax.checkpoint(block, policy=jax.checkpoint_policies.dots_saveable), x, params["blocks"])
+    kept = jax.checkpoint_policies.save_only_these_names("kept")
+    x, _ = jax.lax.scan(jax.checkpoint(block, policy=kept, prevent_cse=False), x, params["blocks"])
     logits = layer_norm(x, params["norm"]) @ params["embedding"].T
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets.reshape(-1)).mean()
 
