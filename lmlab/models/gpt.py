@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
 from lmlab.errors import ConfigError
-from lmlab.nn.attention import Attention, KVCache, cache_mask, causal_mask
+from lmlab.nn.attention import Attention, KVCache
 from lmlab.nn.dropout import Dropout, Rate
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Linear, normal
@@ -56,7 +56,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B*T D"],
         batch: int,
-        mask: Bool[Array, "B T S"],
+        segment_ids: Int[Array, "B T"] | None,
         turn: Rotation | None,
         cache: KVCache | None,
         keys: Key[Array, " B"] | None,
@@ -65,7 +65,7 @@ class Block(nnx.Module):
         """The tokens after this block, and its part of the cache."""
         site = 1 + _SITES * layer
         mixed, kept = self.attention(
-            self.attention_norm(x), batch, mask, rotation=turn, cache=cache, keys=keys, site=site
+            self.attention_norm(x), batch, segment_ids=segment_ids, rotation=turn, cache=cache, keys=keys, site=site
         )
         x = x + self._drop(mixed, batch, keys, site + 1)
         return x + self._drop(self.mlp(self.mlp_norm(x)), batch, keys, site + 2), kept
@@ -100,7 +100,7 @@ class GPT(nnx.Module):
       init_std: standard deviation of initial weights; that of products which write into the residual stream is
         divided by sqrt(2 L) (GPT-2, section 2.3).
       scan: one compiled block run L times; False compiles L blocks. The numbers are the same.
-      remat: what the backward pass computes again: `none`, `dots` (all but the matrix products) or `full`.
+      remat: what the backward pass computes again: `none`, `dots` (all but the products with parameters) or `full`.
     """
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"scan", "remat"})
@@ -172,14 +172,13 @@ class GPT(nnx.Module):
         start = jnp.zeros(1, jnp.int32) if cache is None else cache.length
         if positions is None:
             positions = start[:, None] + jnp.arange(time)
-        mask = causal_mask(time, segment_ids) if cache is None else cache_mask(start, time, cache.k.shape[2])
         turn = None if self.positions is not None else rotation(positions, self.head_width)
         x = self._embed(tokens, positions, keys)
 
         def body(block: Block, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
             layer, kept = at
             own = None if cache is None else KVCache(kept[0], kept[1], cache.length)
-            return block(by_rows(x), batch, mask, turn, own, keys, layer)
+            return block(by_rows(x), batch, segment_ids, turn, own, keys, layer)
 
         inputs = None if cache is None else (cache.k, cache.v)
         x, kept = run_stack(self.blocks, body, x, inputs, scan=self.scan, remat=self.remat)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, Int, Key
 
+from lmlab.nn.causal import MASKED, causal_attention, causal_mask
 from lmlab.nn.dropout import Dropout, Rate
+from lmlab.nn.layout import on_cpu, product_by_head
 from lmlab.nn.linear import Initializer, Linear
 from lmlab.nn.positions import Rotation, rotate
-
-_MASKED = -1e30  # finite: a query that sees nothing (padding) must not make NaN
+from lmlab.nn.stack import KEPT
 
 
 class KVCache(NamedTuple):
@@ -66,8 +67,8 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B*T D"],
         batch: int,
-        mask: Bool[Array, "B T S"],
         *,
+        segment_ids: Int[Array, "B T"] | None = None,
         rotation: Rotation | None = None,
         cache: KVCache | None = None,
         keys: Key[Array, " B"] | None = None,
@@ -78,39 +79,58 @@ class Attention(nnx.Module):
         Args:
           x: tokens of `batch` rows, flattened.
           batch: B.
-          mask: which slots each token sees (leading axis 1: the same in all rows); S is T without a cache.
+          segment_ids: the document of each token, which sees no other; not looked at with a cache.
           rotation: turns queries and keys.
-          cache: this layer's; T tokens are written behind each row's length.
+          cache: this layer's; T tokens are written behind each row's length, and see all that the row has read.
           keys: one for each row, for dropout.
           site: number of the place that drops.
         """
-        q, k, v = self._heads(self.qkv(x), batch)
+        q, k, v = self._heads(x, batch)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        kept = None
         if cache is not None:
             kept = _append(cache.k, k, cache.length), _append(cache.v, v, cache.length)
             k, v = (part.swapaxes(1, 2) for part in kept)
-        mixed = _attend(q, k, v, mask, lambda shares: self.dropout(shares, keys, site))
-        return self.out(mixed.swapaxes(1, 2).reshape(x.shape)), kept
+            mixed = self._mix(q, k, v, _cache_mask(cache.length, q.shape[2], k.shape[2]), keys, site)
+            return self.out(_joined(mixed)), kept
+        if keys is None or self.dropout.off:
+            q, k, v = (checkpoint_name(part, KEPT) for part in (q, k, v))
+            return self.out(_joined(causal_attention(q, k, v, segment_ids))), None
+        return self.out(_joined(self._mix(q, k, v, causal_mask(0, q.shape[2], segment_ids), keys, site))), None
 
-    def _heads(self, qkv: Float[Array, "B*T 3D"], batch: int) -> Float[Array, "3 B H T K"]:
-        split = qkv.reshape(batch, -1, self.heads, 3, qkv.shape[-1] // (3 * self.heads))
-        return split.transpose(3, 0, 2, 1, 4)
+    def _heads(self, x: Float[Array, "B*T D"], batch: int) -> tuple[Float[Array, "B H T K"], ...]:
+        """Queries, keys and values: by one product, or by three where taking one apart again costs more."""
+        width = x.shape[-1]
+        if not on_cpu():
+            split = self.qkv(x).reshape(batch, -1, self.heads, 3, width // self.heads).transpose(3, 0, 2, 1, 4)
+            return split[0], split[1], split[2]
+        kernel = self.qkv.kernel[...].astype(x.dtype).reshape(width, self.heads, 3, -1)
+        parts = [x @ kernel[:, :, part].reshape(width, width) for part in range(3)]
+        if self.qkv.bias is not None:
+            bias = self.qkv.bias[...].astype(x.dtype).reshape(self.heads, 3, -1)
+            parts = [y + bias[:, part].reshape(width) for part, y in enumerate(parts)]
+        q, k, v = (y.reshape(batch, -1, self.heads, width // self.heads).swapaxes(1, 2) for y in parts)
+        return q, k, v
+
+    def _mix(
+        self,
+        q: Float[Array, "B H T K"],
+        k: Float[Array, "B H S K"],
+        v: Float[Array, "B H S K"],
+        visible: Bool[Array, "B 1 T S"],
+        keys: Key[Array, " B"] | None,
+        site: int | Array,
+    ) -> Float[Array, "B H T K"]:
+        """Values mixed by softmax(q k / sqrt(K)), with dropout of the shares."""
+        scores = product_by_head("tk,sk->ts", q, k) / math.sqrt(q.shape[3])
+        shares = self.dropout(jax.nn.softmax(jnp.where(visible, scores, MASKED)), keys, site)
+        return product_by_head("ts,sk->tk", shares.astype(v.dtype), v).astype(v.dtype)
 
 
-def causal_mask(time: int, segment_ids: Int[Array, "B T"] | None = None) -> Bool[Array, "B T T"]:
-    """Each token sees itself and what is before it, in its own segment only; (1, T, T) without segments."""
-    before = jnp.tril(jnp.ones((1, time, time), bool))
-    if segment_ids is None:
-        return before
-    return before & (segment_ids[:, :, None] == segment_ids[:, None, :])
-
-
-def cache_mask(length: Int[Array, " B"], time: int, slots: int) -> Bool[Array, "B T S"]:
+def _cache_mask(length: Int[Array, " B"], time: int, slots: int) -> Bool[Array, "B 1 T S"]:
     """Each of `time` new tokens sees what its row has read and the new tokens up to itself."""
     own = length[:, None] + jnp.arange(time)
-    return jnp.arange(slots) <= own[:, :, None]
+    return jnp.arange(slots) <= own[:, None, :, None]
 
 
 def _append(
@@ -122,25 +142,6 @@ def _append(
     return slots.at[jnp.arange(rows)[:, None], where].set(new.swapaxes(1, 2).astype(slots.dtype), mode="drop")
 
 
-def _attend(
-    q: Float[Array, "B H T K"],
-    k: Float[Array, "B H S K"],
-    v: Float[Array, "B H S K"],
-    mask: Bool[Array, "B T S"],
-    drop: Callable[[Array], Array],
-) -> Float[Array, "B H T K"]:
-    """Values mixed by softmax(q k / sqrt(K)), the softmax in float32: the place where the layout is decided.
-
-    XLA's CPU compiler transposes operands of a product with two batch axes first, so there rows and heads become one
-    axis. Elsewhere they stay apart, which lets a compiler partition each over its own axis of the devices.
-    """
-    rows, heads, time, head_width = q.shape
-    joined = jax.default_backend() == "cpu"
-    if joined:
-        q, k, v = (part.reshape(rows * heads, *part.shape[2:]) for part in (q, k, v))
-    scores = jnp.einsum("...tk,...sk->...ts", q, k, preferred_element_type=jnp.float32) / math.sqrt(head_width)
-    scores = jnp.where(mask[:, None], scores.reshape(rows, heads, time, -1), _MASKED)
-    shares = drop(jax.nn.softmax(scores)).astype(v.dtype)
-    if joined:
-        shares = shares.reshape(rows * heads, time, -1)
-    return jnp.einsum("...ts,...sk->...tk", shares, v).reshape(rows, heads, time, head_width)
+def _joined(heads: Float[Array, "B H T K"]) -> Float[Array, "B*T D"]:
+    rows, count, time, width = heads.shape
+    return heads.swapaxes(1, 2).reshape(rows * time, count * width)

@@ -1,12 +1,14 @@
-"""What the compiler is told about where activations lie, in a program for many devices."""
+"""Where activations lie: over the devices, and in memory where a compiler needs help."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
+from jaxtyping import Float
 
 ROWS = ("data", "fsdp")
 """The mesh axes that the rows of a batch lie over."""
@@ -28,3 +30,22 @@ def by_rows(x: Array, axis: int = 0) -> Array:
     spec: list[Any] = [PartitionSpec.UNCONSTRAINED] * x.ndim
     spec[axis] = ROWS
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def on_cpu() -> bool:
+    """Whether the program is for XLA's CPU compiler, which a few layouts suit far better than others."""
+    return jax.default_backend() == "cpu"
+
+
+def product_by_head(equation: str, a: Float[Array, "B H *M"], b: Float[Array, "B H *N"]) -> Float[Array, "B H t s"]:
+    """The einsum of two axes each, `equation` as in "tk,sk->ts", for every row and head; summed in float32.
+
+    XLA's CPU compiler transposes the operands of a product with two batch axes first: there, rows and heads become one
+    axis. Elsewhere they stay apart, so that each can be split over its own axis of the devices.
+    """
+    first, second, result = (f"...{axes}" for axes in equation.replace("->", ",").split(","))
+    lead = a.shape[:2]
+    if on_cpu():
+        a, b = (x.reshape(-1, *x.shape[2:]) for x in (a, b))
+    y = jnp.einsum(f"{first},{second}->{result}", a, b, preferred_element_type=jnp.float32)
+    return y.reshape(*lead, *y.shape[-2:])

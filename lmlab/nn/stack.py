@@ -12,9 +12,18 @@ from jax import Array
 
 B = TypeVar("B", bound=nnx.Module)
 Remat = Literal["none", "dots", "full"]
-"""What the backward pass computes again: nothing, all but the matrix products, or each block whole."""
+"""What the backward pass computes again: nothing, all but the products with parameters, or each block whole."""
 
-_POLICIES: dict[str, Any] = {"dots": jax.checkpoint_policies.dots_saveable, "full": None}
+KEPT = "kept"
+"""`checkpoint_name(x, KEPT)` has `dots` keep x, too: for what costs much to compute again and little to keep."""
+
+_POLICIES: dict[str, Any] = {
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(KEPT),
+    ),
+    "full": None,
+}
 
 
 def make_stack(make: Callable[[nnx.Rngs], B], layers: int, rngs: nnx.Rngs) -> B:
