@@ -47,6 +47,12 @@ class PeerLost(LmlabError):
     exit_code = 7
 
 
+class OutOfMemory(LmlabError):
+    """The host or a device has no room for what was asked of it."""
+
+    exit_code = 8
+
+
 class Interrupted(LmlabError):
     """SIGTERM or SIGINT ended the run after its state was saved (EX_TEMPFAIL: run the same command again)."""
 

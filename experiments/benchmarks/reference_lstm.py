@@ -109,7 +109,16 @@ def make(
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), loss
 
-    return (params, jax.jit(optimizer.init)(params)), jax.jit(step, donate_argnums=0)
+    return (params, jax.jit(optimizer.init)(params)), jax.jit(
+        step, donate_argnums=0, compiler_options=compiler_options()
+    )
+
+
+def compiler_options() -> dict[str, str] | None:
+    """On a CPU, products by Eigen, which is faster there than XLA's default, YNN."""
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 def sync(loss: Any) -> float:

@@ -33,9 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints speeds, ratios, Python time per step, the loader's speed and the MFU."""
     resolved = configuration.resolve_arguments(args)
+    from lmlab.training.compilation_cache import use_compilation_cache
     from lmlab.training.program import Program
 
-    program = Program(resolved.spec)
+    use_compilation_cache()
+
+    program = Program(resolved)
     together = program.experiment.steps_per_dispatch
     if args.steps < 1 or args.rounds < 1 or args.steps % together:
         raise ConfigError(f"--steps and --rounds must be at least 1, and --steps a multiple of {together}.")

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from lmlab.config import build
     from lmlab.training.program import Program
 
-    program = Program(resolved.spec)
+    program = Program(resolved)
     for spec in program.experiment.evaluators:
         build(spec).bind(program)
     for spec in (*program.experiment.hooks, *program.experiment.writers):

@@ -14,6 +14,7 @@ from lmlab.config import build, spec_hash
 from lmlab.contracts import FrozenDict, Spec
 from lmlab.errors import ConfigError
 from lmlab.parallel.mesh import Mesh
+from lmlab.training.compilation_cache import use_compilation_cache
 from lmlab.training.files import replace_json, writing
 from lmlab.training.program import Program
 from lmlab.training.run import Run
@@ -30,9 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the metrics as a table and writes them to `eval/` in the run folder."""
+    use_compilation_cache()
     found = Run(args.run)
     partitioner = Mesh(data=1) if args.one_device else None
-    program = Program(found.resolved.spec, saved_tokenizer=found.files.saved_tokenizer(), partitioner=partitioner)
+    program = Program(found.resolved, saved_tokenizer=found.files.saved_tokenizer(), partitioner=partitioner)
     evaluators = [_with(spec, args.split, args.batches) for spec in program.experiment.evaluators]
     if not evaluators:
         raise ConfigError(f"{args.run} was trained without evaluators: there is nothing to measure.")

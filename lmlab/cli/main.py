@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from lmlab.errors import LmlabError
+from lmlab.errors import LmlabError, OutOfMemory
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("lmlab.cli.train", "train a configuration, or go on with a run that was left unfinished"),
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _fail(_out_of_memory(error), OutOfMemory.exit_code, debug)
         return _fail(_bug(error), 1, debug)
 
 
@@ -110,6 +112,23 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     print(f"lmlab: {message}", file=sys.stderr)
     return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, or XLA (whose errors have one type for everything), could not allocate something."""
+    if isinstance(error, MemoryError):
+        return True
+    said = str(error)
+    return type(error).__name__ == "JaxRuntimeError" and ("Out of memory" in said or "RESOURCE_EXHAUSTED" in said)
+
+
+def _out_of_memory(error: Exception) -> str:
+    said = str(error).strip().split("\n")[0] or "Python could not allocate more"
+    return (
+        f"out of memory: {said}\n"
+        "  Raise experiment.microbatches (the numbers stay the same), lower experiment.global_batch_size or the size "
+        "of the model, or use more devices. 'lmlab check' shows what parameters and optimizer take."
+    )
 
 
 def _bug(error: Exception) -> str:

@@ -3,7 +3,8 @@
   lmlab train experiments/quickstart.gin
   lmlab train experiments/quickstart.gin --set 'gpt.layers = 6' --run runs/deeper
 
-Exit codes: 0 finished; 2 configuration; 3 data; 4 checkpoint; 5 not finite; 6 run folder; 75 interrupted, state saved.
+Exit codes: 0 finished; 2 configuration; 3 data; 4 checkpoint; 5 not finite; 6 run folder; 7 another process
+is gone; 8 out of memory; 75 interrupted, state saved.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Values against annotations: does a bound value fit its parameter, and how are both written for people.
 
 An annotation is made of int, float, bool, str, None, Literal, unions, sequences (tuple, list, Sequence), mappings from
-str, and components: a type of `contracts.KIND_TYPES`, a registered class, or `Annotated[Spec, either of these]`.
+str, numbers in a range (`Annotated[int, contracts.Within(...)]`), and components: a type of `contracts.KIND_TYPES`, a
+registered class, or `Annotated[Spec, either of these]`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
-from lmlab.contracts import KIND_TYPES, FrozenDict, Ref, Spec
+from lmlab.contracts import KIND_TYPES, FrozenDict, Ref, Spec, Within
 from lmlab.registry import CATALOGUE, REGISTRIES, find
 
 _SEQUENCES = (tuple, list, Sequence)
@@ -58,7 +59,9 @@ def fit(value: Any, annotation: Any) -> Any:
     if target := target_of(annotation):
         return _check(value, isinstance(value, Spec) and target.accepts(value.kind, value.name))
     if origin is Annotated:
-        return fit(value, typing.get_args(annotation)[0])
+        held, *notes = typing.get_args(annotation)
+        found = fit(value, held)
+        return _check(found, all(found in note for note in notes if isinstance(note, Within)))
     return _fit_scalar(value, annotation)
 
 
@@ -109,7 +112,7 @@ def spell(annotation: Any) -> str:
     if target := target_of(annotation):
         return str(target)
     if origin is Annotated:
-        return spell(args[0])
+        return " ".join([spell(args[0]), *(str(note) for note in args[1:] if isinstance(note, Within))])
     if origin is tuple and args and args[-1] is not Ellipsis:
         return f"({', '.join(map(spell, args))})"
     if origin in _SEQUENCES:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 _ROUNDS = 8
+_BLOCK = 2048  # places worked out together: fewer cost numpy as much
 
 
 class Order:
@@ -25,23 +26,34 @@ class Order:
     def __init__(self, rows: int, seed: int) -> None:
         self.rows = rows
         self.seed = seed
+        self._last = (-1, -1, np.empty(0, np.int64))  # epoch, block and rows of what was asked for last
 
     def __getitem__(self, places: range) -> np.ndarray:
         """The rows at `places`, int64; places go on over the edges of epochs."""
-        parts = [self._within(epoch, start, stop) for epoch, start, stop in self._by_epoch(places.start, places.stop)]
+        parts = [self._last[2][:0]]
+        for epoch, block, within in self._blocks(places.start, places.stop):
+            parts.append(self._rows(epoch, block)[within])
         return np.concatenate(parts)[:: places.step]
 
-    def _by_epoch(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int, slice]]:
+        """The places as parts of blocks: an epoch's places are cut into blocks of `_BLOCK`, its last may be smaller."""
         while start < stop:
-            epoch, first = divmod(start, self.rows)
-            last = min(self.rows, first + stop - start)
-            yield epoch, first, last
-            start += last - first
+            epoch, place = divmod(start, self.rows)
+            block, first = divmod(place, _BLOCK)
+            count = min(stop - start, self.rows - place, _BLOCK - first)
+            yield epoch, block, slice(first, first + count)
+            start += count
 
-    def _within(self, epoch: int, start: int, stop: int) -> np.ndarray:
+    def _rows(self, epoch: int, block: int) -> np.ndarray:
+        known_epoch, known_block, rows = self._last  # read and replaced in one piece: there may be several threads
+        if (known_epoch, known_block) == (epoch, block):
+            return rows
         words = [abs(self.seed), int(self.seed < 0), epoch]
         keys = np.random.SeedSequence(words).generate_state(_ROUNDS, np.uint64)
-        return permute(np.arange(start, stop, dtype=np.uint64), self.rows, keys).astype(np.int64)
+        places = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.rows), dtype=np.uint64)
+        rows = permute(places, self.rows, keys).astype(np.int64)
+        self._last = (epoch, block, rows)
+        return rows
 
 
 def permute(places: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:

@@ -6,12 +6,13 @@ the training run. This one looks at the worker while it waits.
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lmlab.errors import DataError
 
@@ -45,6 +46,7 @@ class Prefetch(Generic[T]):
             self._thread = threading.Thread(target=_work, args=work, name="lmlab-prefetch", daemon=True)
             self._thread.start()
             weakref.finalize(self, self._stop.set)
+            _open.add(self)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -98,6 +100,16 @@ class Prefetch(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_open: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that is inside jax while the interpreter goes down aborts the process."""
+    for items in list(_open):
+        items.close()
 
 
 _Made = tuple[T | None, BaseException | None]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmlab.contracts import Tokens
+from lmlab.contracts import Count, NonNegative, Seed, Tokens
 from lmlab.data.fingerprints import digest
 from lmlab.errors import DataError
 from lmlab.registry import datasets
@@ -32,11 +32,11 @@ class RandomTokens:
     example: ClassVar[type] = Tokens
     TINY: ClassVar[str] = "random_tokens.vocab = 13\nrandom_tokens.tokens = 2003\nrandom_tokens.valid_tokens = 211"
 
-    vocab: int = 256
-    tokens: int = 100_000
-    valid_tokens: int = 10_000
-    exponent: float = 0.0
-    seed: int = 0
+    vocab: Count = 256
+    tokens: Count = 100_000
+    valid_tokens: Count = 10_000
+    exponent: NonNegative = 0.0
+    seed: Seed = 0
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -64,8 +64,6 @@ class RandomTokens:
 
     @functools.cached_property
     def _drawn(self) -> dict[str, np.ndarray]:
-        if self.vocab < 1 or self.tokens < 1 or self.valid_tokens < 1:
-            raise DataError("random_tokens: vocab, tokens and valid_tokens must each be at least 1.")
         lengths = {"train": self.tokens, "valid": self.valid_tokens, "test": self.valid_tokens}
         return {split: self._draw(i, length) for i, (split, length) in enumerate(lengths.items())}
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lmlab.contracts import Text
+from lmlab.contracts import ProperFraction, Text
 from lmlab.data.corpus import Corpus, split_of
 from lmlab.data.tokenizers import utf8
 from lmlab.errors import DataError
@@ -65,8 +65,8 @@ class TextFiles:
     documents: Literal["file", "line", "blank_line"] = "file"
     field: str = "text"
     split_by: Literal["hash", "position"] = "hash"
-    valid_share: float = 0.05
-    test_share: float = 0.05
+    valid_share: ProperFraction = 0.05
+    test_share: ProperFraction = 0.05
 
     def split(self, name: str) -> tuple[Text, ...]:
         """The documents of a split; DataError where there are none, or a file cannot be read."""

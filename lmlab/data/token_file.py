@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from lmlab.contracts import Tokens
+from lmlab.contracts import Count, ProperFraction, Tokens
 from lmlab.errors import DataError
 from lmlab.registry import datasets
 
@@ -38,12 +38,12 @@ class TokenFile:
     TINY: ClassVar[str] = "token_file.path = '{folder}/tokens.npy'\ntoken_file.vocab = 11"
 
     path: str
-    vocab: int
+    vocab: Count
     dtype: Literal["auto", "uint8", "uint16", "uint32", "int32", "int64"] = "auto"
     valid: str | None = None
     test: str | None = None
-    valid_share: float = 0.05
-    test_share: float = 0.05
+    valid_share: ProperFraction = 0.05
+    test_share: ProperFraction = 0.05
 
     def split(self, name: str) -> tuple[Tokens, ...]:
         """The ids of a split, as one stream; DataError where there are none."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlab.contracts import CausalLM
+from lmlab.contracts import CausalLM, Count
 from lmlab.data import TextTables
 from lmlab.errors import ConfigError
 from lmlab.losses.autoregressive import Autoregressive
@@ -51,14 +51,15 @@ class Perplexity:
     TINY: ClassVar[str] = "perplexity.batches = 3"
 
     split: str = "valid"
-    batches: int | None = 20
-    chunk: int | None = None
+    batches: Count | None = 20
+    chunk: Count | None = None
 
     def bind(self, program: Program) -> Callable[[State], Mapping[str, float]]:
         """The measurement of a running state; compiled when it is first called.
 
         Raises:
           ConfigError: the model is not a CausalLM, or `batches` is below 1.
+          DataError: the dataset has no such split, or there is nothing to predict in it.
         """
         if self.batches is not None and self.batches < 1:
             raise ConfigError(f"perplexity.batches = {self.batches}: it must be at least 1, or None for all.")
@@ -67,6 +68,7 @@ class Perplexity:
                 f"the evaluator 'perplexity' needs a CausalLM; the model '{program.experiment.model.name}' is none. "
                 "Choose other evaluators: experiment.evaluators = [...]   (lmlab list evaluators)"
             )
+        program.data.split(self.split)  # a split that is not there is better missed now than after hours of training
         return _Measurement(self, program)
 
 

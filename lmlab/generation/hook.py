@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import jax
 
-from lmlab.contracts import Ref, Sampler
-from lmlab.errors import ConfigError
+from lmlab.contracts import Count, Natural, Ref, Sampler, Seed
 from lmlab.generation.writing import Author, local
 from lmlab.registry import hooks
 from lmlab.training.files import replace_text
@@ -38,22 +37,19 @@ class Samples:
 
     TINY: ClassVar[str] = "samples.every = 2\nsamples.length = 5"
 
-    every: int = 0
+    every: Natural = 0
     prompts: tuple[str, ...] = ("",)
-    count: int = 1
-    length: int = 256
-    seed: int = 0
+    count: Count = 1
+    length: Count = 256
+    seed: Seed = 0
     sampler: Sampler = Ref("sample")  # type: ignore[assignment]
 
     def bind(self, run: Run) -> Callable[[int, State, bool], None]:
         """Prepares for a run.
 
         Raises:
-          ConfigError: the model cannot generate, or a number is out of its range.
+          ConfigError: the model cannot generate.
         """
-        for name, value, least in (("every", self.every, 0), ("count", self.count, 1), ("length", self.length, 1)):
-            if value < least:
-                raise ConfigError(f"samples.{name} = {value}: it must be at least {least}.")
         author = Author(run.program, self.sampler)
 
         def hook(step: int, state: State, last: bool) -> None:

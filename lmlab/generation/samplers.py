@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import jax
 import jax.numpy as jnp
 
+from lmlab.contracts import Count, NonNegative, Within
 from lmlab.errors import ConfigError
 from lmlab.registry import samplers
 
@@ -42,9 +43,9 @@ class Sample:
         arXiv:1904.09751), always at least one; None keeps all.
     """
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
+    temperature: NonNegative = 1.0
+    top_k: Count | None = None
+    top_p: Annotated[float, Within(above=0, at_most=1)] | None = None
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:

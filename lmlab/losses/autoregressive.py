@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
-from lmlab.contracts import CausalLM, LossOutput, TokenBatch
+from lmlab.contracts import CausalLM, Count, LossOutput, NonNegative, ProperFraction, TokenBatch
 from lmlab.registry import losses
 
 
@@ -39,9 +39,9 @@ class Autoregressive:
     reads: ClassVar[type] = TokenBatch
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"chunk"})
 
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
-    chunk: int | None = None
+    label_smoothing: ProperFraction = 0.0
+    z_loss: NonNegative = 0.0
+    chunk: Count | None = None
 
     def __call__(
         self, model: CausalLM, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
@@ -67,14 +67,15 @@ class Autoregressive:
         logits = model.project(hidden.reshape(-1, hidden.shape[-1]))
         targets, weights = targets.reshape(-1), weights.reshape(-1)
         log_z = jax.nn.logsumexp(logits, -1)
-        nats = log_z - _at(logits, targets)
+        at_target = _at(logits, targets)
+        nats = log_z - at_target
         total = nats
         if not _is_zero(self.label_smoothing):
             total = total + self.label_smoothing * (log_z - logits.mean(-1) - nats)
         if not _is_zero(self.z_loss):
             total = total + self.z_loss * log_z**2
         weight = weights.sum()
-        correct = (logits.argmax(-1) == targets).astype(jnp.float32)
+        correct = _is_argmax(logits, at_target, targets).astype(jnp.float32)
         metrics = {"nats": ((nats * weights).sum(), weight), "accuracy": ((correct * weights).sum(), weight)}
         return LossOutput((total * weights).sum(), weight, metrics)
 
@@ -83,6 +84,15 @@ def _at(logits: Float[Array, "N V"], targets: Int[Array, " N"]) -> Float[Array, 
     """Each row's entry at its target: a masked sum, which is fused and has no scatter in its gradient."""
     chosen = jnp.arange(logits.shape[-1]) == targets[:, None]
     return jnp.where(chosen, logits, 0).sum(-1)
+
+
+def _is_argmax(
+    logits: Float[Array, "N V"], at_target: Float[Array, " N"], targets: Int[Array, " N"]
+) -> Bool[Array, " N"]:
+    """logits.argmax(-1) == targets, without a reduction over pairs, which XLA:CPU does not vectorise."""
+    bound = at_target[:, None]
+    behind = jnp.arange(logits.shape[-1]) >= targets[:, None]  # of equal entries, argmax takes the first
+    return ((logits < bound) | ((logits == bound) & behind)).all(-1)
 
 
 def _pieces(x: Array, chunk: int) -> Array:

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Key
 
+from lmlab.contracts import Count, NonNegative, Positive, ProperFraction
 from lmlab.errors import ConfigError
 from lmlab.nn.attention import Attention, KVCache
 from lmlab.nn.dropout import Dropout, Rate
@@ -113,17 +114,17 @@ class GPT(nnx.Module):
         dtype: Any,
         rngs: nnx.Rngs,
         *,
-        width: int = 768,
-        layers: int = 12,
-        heads: int = 12,
-        mlp_ratio: float = 4.0,
+        width: Count = 768,
+        layers: Count = 12,
+        heads: Count = 12,
+        mlp_ratio: Positive = 4.0,
         positions: Literal["learned", "rotary"] = "learned",
         norm: Norm = "layer",
         activation: Activation = "gelu",
         bias: bool = True,
         tie_embeddings: bool = True,
-        dropout: float = 0.0,
-        init_std: float = 0.02,
+        dropout: ProperFraction = 0.0,
+        init_std: NonNegative = 0.02,
         scan: bool = True,
         remat: Remat = "dots",
     ) -> None:

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
+from lmlab.contracts import Count, NonNegative, ProperFraction
 from lmlab.nn.dropout import Dropout
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Linear, uniform
@@ -26,7 +27,7 @@ class Layer(nnx.Module):
       forget_bias: initial bias of the forget gate; the others start at zero.
     """
 
-    def __init__(self, width: int, init_scale: float | Array, forget_bias: float | Array, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, init_scale: NonNegative | Array, forget_bias: float | Array, rngs: nnx.Rngs) -> None:
         self.input = Linear(width, 4 * width, uniform(init_scale), rngs=rngs)
         self.input.bias = nnx.Param(jnp.repeat(jnp.array([0.0, forget_bias, 0.0, 0.0]), width), role="bias")
         self.recurrent = Linear(width, 4 * width, uniform(init_scale), bias=False, rngs=rngs)
@@ -72,13 +73,13 @@ class LSTM(nnx.Module):
         dtype: Any,
         rngs: nnx.Rngs,
         *,
-        width: int = 512,
-        layers: int = 2,
-        dropout: float = 0.0,
+        width: Count = 512,
+        layers: Count = 2,
+        dropout: ProperFraction = 0.0,
         tie_embeddings: bool = False,
-        init_scale: float = 0.05,
+        init_scale: NonNegative = 0.05,
         forget_bias: float = 1.0,
-        scan: bool = True,
+        scan: bool = False,
         remat: Remat = "none",
     ) -> None:
         self.dtype, self.width, self.layers, self.scan, self.remat = dtype, width, layers, scan, remat

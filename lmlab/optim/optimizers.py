@@ -16,7 +16,7 @@ import optax.contrib
 from jax import Array
 from jaxtyping import Int
 
-from lmlab.contracts import Schedule
+from lmlab.contracts import Count, NonNegative, Positive, ProperFraction, Schedule
 from lmlab.optim.roles import having_role
 from lmlab.optim.schedules import value_at
 from lmlab.registry import optimizers
@@ -25,7 +25,7 @@ DECAYED = ("kernel", "embedding")
 """Roles that weight decay shrinks by default: matrices, not biases, scales and positions."""
 
 
-def descend(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:
+def descend(learning_rate: NonNegative | Schedule) -> optax.GradientTransformationExtraArgs:
     """Multiplies by minus the learning rate at the trainer's step."""
 
     def update(
@@ -52,10 +52,10 @@ class SGD:
 
     TINY: ClassVar[str] = "sgd.learning_rate = 0.1"
 
-    learning_rate: float | Schedule
-    momentum: float | None = None
+    learning_rate: NonNegative | Schedule
+    momentum: ProperFraction | None = None
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     decay_roles: tuple[str, ...] = DECAYED
 
     def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformationExtraArgs:
@@ -83,11 +83,11 @@ class AdamW:
 
     TINY: ClassVar[str] = "adamw.learning_rate = 0.01"
 
-    learning_rate: float | Schedule
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
+    learning_rate: NonNegative | Schedule
+    b1: ProperFraction = 0.9
+    b2: ProperFraction = 0.95
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.1
     decay_roles: tuple[str, ...] = DECAYED
 
     def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformationExtraArgs:
@@ -117,10 +117,10 @@ class Lion:
 
     TINY: ClassVar[str] = "lion.learning_rate = 0.01"
 
-    learning_rate: float | Schedule
-    b1: float = 0.9
-    b2: float = 0.99
-    weight_decay: float = 1.0
+    learning_rate: NonNegative | Schedule
+    b1: ProperFraction = 0.9
+    b2: ProperFraction = 0.99
+    weight_decay: NonNegative = 1.0
     decay_roles: tuple[str, ...] = DECAYED
 
     def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformationExtraArgs:
@@ -154,13 +154,13 @@ class Adafactor:
 
     TINY: ClassVar[str] = "adafactor.learning_rate = 0.01"
 
-    learning_rate: float | Schedule
-    decay: float = 0.8
-    min_size_to_factor: int = 128
-    clip_rms: float = 1.0
+    learning_rate: NonNegative | Schedule
+    decay: ProperFraction = 0.8
+    min_size_to_factor: Count = 128
+    clip_rms: Positive = 1.0
     relative: bool = True
-    momentum: float | None = None
-    weight_decay: float = 0.0
+    momentum: ProperFraction | None = None
+    weight_decay: NonNegative = 0.0
     decay_roles: tuple[str, ...] = DECAYED
 
     def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformationExtraArgs:
@@ -200,14 +200,14 @@ class Muon:
 
     TINY: ClassVar[str] = "muon.learning_rate = 0.01\nmuon.adam_learning_rate = 0.01"
 
-    learning_rate: float | Schedule
-    adam_learning_rate: float | Schedule
-    momentum: float = 0.95
-    iterations: int = 5
-    adam_b1: float = 0.9
-    adam_b2: float = 0.95
-    adam_eps: float = 1e-8
-    weight_decay: float = 0.1
+    learning_rate: NonNegative | Schedule
+    adam_learning_rate: NonNegative | Schedule
+    momentum: ProperFraction = 0.95
+    iterations: Count = 5
+    adam_b1: ProperFraction = 0.9
+    adam_b2: ProperFraction = 0.95
+    adam_eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.1
     decay_roles: tuple[str, ...] = DECAYED
 
     def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformationExtraArgs:

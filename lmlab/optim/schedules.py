@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from lmlab.contracts import Fraction, Natural, NonNegative, Positive
 from lmlab.registry import schedules
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Constant:
 
     TINY: ClassVar[str] = "constant.peak = 0.01\nconstant.warmup = 2"
 
-    peak: float
-    warmup: int = 0
+    peak: NonNegative
+    warmup: Natural = 0
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The value at `step`, float32."""
@@ -72,9 +73,9 @@ class Cosine:
     TINY: ClassVar[str] = "cosine.peak = 0.01\ncosine.warmup = 2"
 
     steps: int
-    peak: float
-    warmup: int = 0
-    final: float = 0.1
+    peak: NonNegative
+    warmup: Natural = 0
+    final: NonNegative = 0.1
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The value at `step`, float32."""
@@ -98,9 +99,9 @@ class Linear:
     TINY: ClassVar[str] = "linear.peak = 0.01\nlinear.warmup = 2"
 
     steps: int
-    peak: float
-    warmup: int = 0
-    final: float = 0.0
+    peak: NonNegative
+    warmup: Natural = 0
+    final: NonNegative = 0.0
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The value at `step`, float32."""
@@ -126,10 +127,10 @@ class ReciprocalSquareRoot:
     TINY: ClassVar[str] = "rsqrt.peak = 0.01\nrsqrt.warmup = 2"
 
     steps: int
-    peak: float
-    warmup: int = 1000
-    timescale: float | None = None
-    cooldown: int = 0
+    peak: NonNegative
+    warmup: Natural = 1000
+    timescale: Positive | None = None
+    cooldown: Natural = 0
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The value at `step`, float32."""
@@ -155,10 +156,10 @@ class WarmupStableDecay:
     TINY: ClassVar[str] = "warmup_stable_decay.peak = 0.01\nwarmup_stable_decay.warmup = 2"
 
     steps: int
-    peak: float
-    warmup: int = 0
-    decay: float = 0.2
-    final: float = 0.0
+    peak: NonNegative
+    warmup: Natural = 0
+    decay: Fraction = 0.2
+    final: NonNegative = 0.0
 
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The value at `step`, float32."""

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
 from lmlab.errors import ConfigError
 from lmlab.nn.layout import ROWS
 from lmlab.parallel.batches import check_division, contiguous_rows
-from lmlab.parallel.once import jit_once
+from lmlab.parallel.compiling import compile_for_speed, jit_once
 from lmlab.parallel.rules import RULES, shardings
 from lmlab.registry import partitioners
 
@@ -122,7 +122,7 @@ class Mesh:
         self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
     ) -> jax.stages.Compiled:
         """See `lmlab.contracts.Partitioner.compile`."""
-        return self.lower(function, state, batch, leading=leading, donate=donate).compile()
+        return compile_for_speed(self.lower(function, state, batch, leading=leading, donate=donate))
 
     def export(self, state: Any) -> Any:
         """The state itself: global arrays."""

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lmlab.errors import ConfigError
 from lmlab.parallel.batches import check_division
-from lmlab.parallel.once import jit_once
+from lmlab.parallel.compiling import compile_for_speed, jit_once
 from lmlab.registry import partitioners
 
 
@@ -90,7 +90,7 @@ class Pmap:
         self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
     ) -> jax.stages.Compiled:
         """See `lmlab.contracts.Partitioner.compile`."""
-        return self.lower(function, state, batch, leading=leading, donate=donate).compile()
+        return compile_for_speed(self.lower(function, state, batch, leading=leading, donate=donate))
 
     def export(self, state: Any) -> Any:
         """The first device's state, replicated without the device axis."""

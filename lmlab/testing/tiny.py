@@ -98,7 +98,7 @@ class Tiny:
 
     def program(self, **experiment: Any) -> Program:
         """The experiment made ready to run."""
-        return Program(self.resolved(**experiment).spec)
+        return Program(self.resolved(**experiment))
 
     def _files(self) -> Path:
         write_files(self.folder)

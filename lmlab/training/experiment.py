@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from lmlab.contracts import (
+    Count,
     Dataset,
     Evaluator,
+    Fraction,
     Hook,
     Loss,
     Model,
+    Natural,
+    NonNegative,
     Optimizer,
     Partitioner,
+    Positive,
     Ref,
+    Seed,
     Spec,
     Tokenizer,
     Writer,
@@ -35,10 +41,10 @@ class Checkpoints:
       lower_is_better: the direction of `metric`.
     """
 
-    every: int = 500
-    minutes: float = 0.0
-    keep_last: int = 2
-    keep_best: int = 0
+    every: Natural = 500
+    minutes: NonNegative = 0.0
+    keep_last: Count = 2
+    keep_best: Natural = 0
     metric: str = "valid/nats_per_token"
     lower_is_better: bool = True
 
@@ -52,7 +58,7 @@ class FiniteGuard:
       patience: stop after so many skipped updates in a row.
     """
 
-    patience: int = 20
+    patience: Count = 20
 
 
 @settings.register("init_from")
@@ -70,7 +76,7 @@ class InitFrom:
     TINY: ClassVar[str] = "init_from.run = '{folder}'"
 
     run: str
-    step: int | None = None
+    step: Natural | None = None
     rename: tuple[tuple[str, str], ...] = ()
     allow_missing: tuple[str, ...] = ()
 
@@ -114,29 +120,29 @@ class Experiment:
     loss: Annotated[Spec, Loss]
     dataset: Annotated[Spec, Dataset]
     optimizer: Annotated[Spec, Optimizer]
-    steps: int
-    global_batch_size: int
-    seq_len: int
+    steps: Count
+    global_batch_size: Count
+    seq_len: Count
     tokenizer: Annotated[Spec, Tokenizer] | None = None
     packing: Literal["windows", "first_fit"] = "windows"
-    max_examples: int | None = None
-    seed: int = 0
+    max_examples: Count | None = None
+    seed: Seed = 0
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    clip_norm: float | None = 1.0
-    ema: float | None = None
+    clip_norm: Positive | None = 1.0
+    ema: Fraction | None = None
     init_from: Annotated[Spec, InitFrom] | None = None
-    microbatches: int = 1
-    steps_per_dispatch: int = 1
+    microbatches: Count = 1
+    steps_per_dispatch: Count = 1
     partitioner: Annotated[Spec, Partitioner] = Ref("mesh")  # type: ignore[assignment]
-    stop_at: int | None = None
-    log_every: int = 10
-    eval_every: int = 0
+    stop_at: Count | None = None
+    log_every: Count = 10
+    eval_every: Natural = 0
     evaluators: tuple[Annotated[Spec, Evaluator], ...] = (Ref("perplexity"),)  # type: ignore[assignment]
     hooks: tuple[Annotated[Spec, Hook], ...] = (Ref("samples"),)  # type: ignore[assignment]
     writers: tuple[Annotated[Spec, Writer], ...] = (Ref("console"),)  # type: ignore[assignment]
     checkpoints: Annotated[Spec, Checkpoints] = Ref("checkpoints")  # type: ignore[assignment]
     finite_guard: Annotated[Spec, FiniteGuard] = Ref("finite_guard")  # type: ignore[assignment]
-    prefetch: int = 4
+    prefetch: Count = 4
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({
         "microbatches", "steps_per_dispatch", "partitioner", "stop_at", "log_every", "eval_every", "evaluators",

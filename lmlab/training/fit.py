@@ -9,9 +9,10 @@ from typing import Any
 from lmlab import contracts
 from lmlab.config import build
 from lmlab.contracts import Spec
+from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError
-from lmlab.registry import losses, models
-from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard
+from lmlab.registry import datasets, losses, models
+from lmlab.training.experiment import Checkpoints, Experiment
 
 CAPABILITIES: tuple[type, ...] = (contracts.CausalLM, contracts.BidirectionalLM)
 """What a model can be, as protocols; the loss names the one that it needs."""
@@ -21,46 +22,22 @@ def check_experiment(experiment: Experiment) -> None:
     """Everything that can be said without data and devices.
 
     Raises:
-      ConfigError: numbers that do not fit each other, or a loss that the model cannot serve.
+      ConfigError: numbers that do not fit each other, a loss that the model cannot serve, or a dataset that the
+        loss cannot read.
     """
     check_numbers(experiment)
     check_capability(experiment.model, experiment.loss)
+    check_dataset(experiment.dataset, experiment.loss)
 
 
 def check_numbers(experiment: Experiment) -> None:
-    """ConfigError for a number out of its range, or one that the steps per dispatch do not divide."""
-    checkpoints: Checkpoints = build(experiment.checkpoints)
-    guard: FiniteGuard = build(experiment.finite_guard)
-    at_least = {
-        "experiment.steps": (experiment.steps, 1),
-        "experiment.global_batch_size": (experiment.global_batch_size, 1),
-        "experiment.seq_len": (experiment.seq_len, 1),
-        "experiment.microbatches": (experiment.microbatches, 1),
-        "experiment.steps_per_dispatch": (experiment.steps_per_dispatch, 1),
-        "experiment.log_every": (experiment.log_every, 1),
-        "experiment.eval_every": (experiment.eval_every, 0),
-        "experiment.prefetch": (experiment.prefetch, 1),
-        "experiment.stop_at": (experiment.stop_at, 1),
-        "experiment.max_examples": (experiment.max_examples, 1),
-        "experiment.seed": (experiment.seed, 0),
-        "checkpoints.every": (checkpoints.every, 0),
-        "checkpoints.minutes": (checkpoints.minutes, 0),
-        "checkpoints.keep_last": (checkpoints.keep_last, 1),
-        "checkpoints.keep_best": (checkpoints.keep_best, 0),
-        "finite_guard.patience": (guard.patience, 1),
-    }
-    for name, (value, least) in at_least.items():
-        if value is not None and value < least:
-            raise ConfigError(f"{name} = {value}: it must be at least {least}.")
+    """ConfigError for numbers that do not fit each other (ranges are in the annotations)."""
     if experiment.stop_at is not None and experiment.stop_at > experiment.steps:
         raise ConfigError(
             f"experiment.stop_at = {experiment.stop_at} lies behind the end of the run, experiment.steps = "
             f"{experiment.steps}. Raise steps, or take stop_at out."
         )
-    _check_dispatches(experiment, checkpoints)
-
-
-def _check_dispatches(experiment: Experiment, checkpoints: Checkpoints) -> None:
+    checkpoints: Checkpoints = build(experiment.checkpoints)
     together = experiment.steps_per_dispatch
     numbers = {
         "experiment.steps": experiment.steps,
@@ -85,6 +62,26 @@ def check_capability(model: Spec, loss: Spec) -> None:
     if not inspect.isclass(component) or issubclass(component, needs):
         return  # what a function makes is known only when it is made: see `check_model`
     raise ConfigError(misfit(loss.name, needs, model.name, component))
+
+
+def check_dataset(dataset: Spec, loss: Spec) -> None:
+    """ConfigError unless batches for the loss can be made of the dataset's examples, naming the datasets that fit."""
+    component: Any = datasets.get(dataset.name)
+    objective: Any = losses.get(loss.name)
+    reads = objective.reads
+    if not hasattr(component, "example") or (component.example, reads) in CONVERSIONS:
+        return  # what a function makes is known only when it is made: see `lmlab.data.conversion`
+    raise ConfigError(
+        f"the loss '{loss.name}' cannot read the dataset '{dataset.name}': it yields {component.example.__name__}, the "
+        f"loss reads a {reads.__name__}.\n  datasets that fit: {', '.join(datasets_for(reads)) or 'none'}"
+    )
+
+
+def datasets_for(reads: type) -> Iterator[str]:
+    """The names of the registered datasets (classes) that a type of batch can be made of; imports all of them."""
+    for name in datasets.names():
+        if (getattr(datasets.get(name), "example", None), reads) in CONVERSIONS:
+            yield name
 
 
 def check_model(loss: Any, loss_name: str, model: Any, model_name: str) -> None:

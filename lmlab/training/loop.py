@@ -99,7 +99,7 @@ def _start(
             return None
     elif from_step is not None:
         raise CheckpointError(f"--from-step {from_step}: there is no run in {folder.path}.")
-    program = Program(resolved.spec, saved_tokenizer=folder.saved_tokenizer() if resuming else None)
+    program = Program(resolved, saved_tokenizer=folder.saved_tokenizer() if resuming else None)
     if first:
         held.enter_context(folder.locked())
         if from_step is not None:

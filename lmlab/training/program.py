@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Key
 
-from lmlab.config import build
+from lmlab.config import Resolved, build
 from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, open_data
 from lmlab.nn.functional import ModelDef, Params
@@ -43,12 +43,12 @@ class Program:
     """What an experiment computes. Making one checks that its parts fit; nothing is compiled before it is asked for.
 
     Args:
-      spec: the root Spec (`lmlab.config.resolve(...).spec`).
+      resolved: the configuration (`lmlab.config.resolve(...)`).
       saved_tokenizer: the fitted vocabulary of the run folder, when resuming or reading a run.
       partitioner: another layout than the experiment's (`replay` uses one device).
 
     Attributes:
-      spec: the root Spec.
+      resolved: the configuration.
       experiment: its settings; components still as Specs.
       partitioner: the layout over devices.
       loss: what is minimised.
@@ -62,19 +62,29 @@ class Program:
     """
 
     def __init__(
-        self, spec: Spec, *, saved_tokenizer: Mapping[str, Any] | None = None, partitioner: Partitioner | None = None
+        self,
+        resolved: Resolved,
+        *,
+        saved_tokenizer: Mapping[str, Any] | None = None,
+        partitioner: Partitioner | None = None,
     ) -> None:
-        self.spec = spec
-        self.experiment: Experiment = build(spec)
+        self.resolved = resolved
+        self.experiment: Experiment = resolved.build()
         check_experiment(self.experiment)
-        self.partitioner: Partitioner = partitioner or build(self.experiment.partitioner)
+        self.partitioner: Partitioner = partitioner or self._part("partitioner")
         self.partitioner.check(self.experiment.global_batch_size, self.experiment.microbatches)
-        self.loss: Loss = build(self.experiment.loss)
+        self.loss: Loss = self._part("loss")
         self.data = self._open_data(saved_tokenizer)
         self.dtype = compute_dtype(self.experiment.compute_dtype)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
-        self.recipe = Recipe.of(self.experiment, self.model)
+        optimizer = self._part("optimizer", steps=self.experiment.steps)
+        self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer)
+
+    @property
+    def spec(self) -> Spec:
+        """The root Spec."""
+        return self.resolved.spec
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -84,12 +94,12 @@ class Program:
     @property
     def checkpoints(self) -> Checkpoints:
         """When states are saved, and which are kept."""
-        return build(self.experiment.checkpoints)
+        return self._part("checkpoints")
 
     @property
     def finite_guard(self) -> FiniteGuard:
         """How many updates may be skipped."""
-        return build(self.experiment.finite_guard)
+        return self._part("finite_guard")
 
     # --- Pure functions ---------------------------------------------------------------------------------------
 
@@ -194,13 +204,17 @@ class Program:
 
     def _make_model(self, rngs: nnx.Rngs) -> nnx.Module:
         experiment = self.experiment
-        return build(experiment.model, vocab=self.data.vocab, seq_len=experiment.seq_len, dtype=self.dtype, rngs=rngs)
+        return self._part("model", vocab=self.data.vocab, seq_len=experiment.seq_len, dtype=self.dtype, rngs=rngs)
+
+    def _part(self, name: str, **supplied: Any) -> Any:
+        """A part of the experiment, built; errors say where its values come from."""
+        return build(getattr(self.experiment, name), self.resolved.provenance, name, **supplied)
 
     def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data:
         experiment = self.experiment
         return open_data(
-            build(experiment.dataset),
-            None if experiment.tokenizer is None else build(experiment.tokenizer),
+            self._part("dataset"),
+            None if experiment.tokenizer is None else self._part("tokenizer"),
             seq_len=experiment.seq_len,
             packing=experiment.packing,
             global_batch_size=experiment.global_batch_size,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lmlab.config import Resolved
 from lmlab.contracts import FrozenDict, Spec
 from lmlab.errors import CheckpointError, ConfigError
 from lmlab.parallel.mesh import Mesh
@@ -68,7 +69,7 @@ def replay(folder: str, step: int) -> Replay:
     """
     run = Run(folder)
     run.program = Program(
-        one_device(run.resolved.spec), saved_tokenizer=run.files.saved_tokenizer(), partitioner=Mesh(data=1)
+        one_device(run.resolved), saved_tokenizer=run.files.saved_tokenizer(), partitioner=Mesh(data=1)
     )
     if not 0 <= step < run.program.experiment.steps:
         raise ConfigError(f"{folder} has the steps 0 to {run.program.experiment.steps - 1}, not {step}.")
@@ -78,9 +79,11 @@ def replay(folder: str, step: int) -> Replay:
     return _report(run.program, step, loss, gradients)
 
 
-def one_device(spec: Spec) -> Spec:
+def one_device(resolved: Resolved) -> Resolved:
     """The experiment with one step per dispatch and the whole batch at once."""
-    return Spec(spec.kind, spec.name, FrozenDict({**spec.kwargs, "microbatches": 1, "steps_per_dispatch": 1}))
+    spec = resolved.spec
+    kwargs = FrozenDict({**spec.kwargs, "microbatches": 1, "steps_per_dispatch": 1})
+    return replace(resolved, spec=Spec(spec.kind, spec.name, kwargs))
 
 
 def state_before(run: Run, step: int) -> State:

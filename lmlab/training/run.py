@@ -41,7 +41,7 @@ class Run:
     @cached_property
     def program(self) -> Program:
         """What the run computes, built from its config.json."""
-        return Program(self.resolved.spec, saved_tokenizer=self.files.saved_tokenizer())
+        return Program(self.resolved, saved_tokenizer=self.files.saved_tokenizer())
 
     @property
     def status(self) -> str:

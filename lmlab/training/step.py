@@ -17,9 +17,9 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from lmlab.config import build
 from lmlab.contracts import Loss, LossOutput, Optimizer
 from lmlab.nn.functional import ModelDef
+from lmlab.nn.layout import on_cpu
 from lmlab.optim.schedules import value_at
 from lmlab.training.experiment import Experiment
 from lmlab.training.randomness import STEP, row_keys, stream_key
@@ -53,10 +53,9 @@ class Recipe:
     ema: float | Float[Array, ""] | None = None
 
     @classmethod
-    def of(cls, experiment: Experiment, model: ModelDef[Any]) -> Recipe:
-        """The recipe of an experiment, its loss, optimizer and schedule built from their Specs."""
-        optimizer = build(experiment.optimizer, steps=experiment.steps)
-        return cls(model, build(experiment.loss), optimizer, experiment.seed, experiment.clip_norm, experiment.ema)
+    def of(cls, experiment: Experiment, model: ModelDef[Any], loss: Loss, optimizer: Optimizer) -> Recipe:
+        """The recipe of an experiment and its parts."""
+        return cls(model, loss, optimizer, experiment.seed, experiment.clip_norm, experiment.ema)
 
     def update_rule(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer for this model's parameters; its `update` is given the number of the `step`."""
@@ -104,8 +103,8 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
         norm = optax.tree.norm(gradients)
         # The norm is finite only if every gradient is (and none is so large, 1e19, that its square is not).
         finite = jnp.isfinite(output.total) & jnp.isfinite(norm)
-        updated = _update(recipe, state, _clip(gradients, norm, recipe.clip_norm))
-        return _guard(finite, updated, state), _metrics(recipe, state.step, output, norm, finite)
+        new = _guard(finite, lambda: _update(recipe, state, _clip(gradients, norm, recipe.clip_norm)), state)
+        return new, _metrics(recipe, state.step, output, norm, finite)
 
     return step
 
@@ -183,9 +182,13 @@ def _update(recipe: Recipe, state: State, gradients: Params) -> State:
     return state._replace(params=params, opt_state=opt_state)
 
 
-def _guard(finite: Bool[Array, ""], updated: State, state: State) -> State:
-    """`updated` if all was finite, else `state`; the step is counted either way."""
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+def _guard(finite: Bool[Array, ""], update: Callable[[], State], state: State) -> State:
+    """`update()` if all was finite, else `state`; the step is counted either way."""
+    if on_cpu():
+        # With `where`, XLA:CPU copies the optimizer's moments: new parameters are formed from the old ones once more.
+        kept = jax.lax.cond(finite, update, lambda: state)
+    else:  # where a branch would make the host wait for `finite`
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(), state)
     bad = 1 - finite.astype(jnp.int32)
     counters = state.opt_state["guard"]
     guard = {"skipped": counters["skipped"] + bad, "skipped_in_a_row": (counters["skipped_in_a_row"] + 1) * bad}

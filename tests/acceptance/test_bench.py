@@ -58,9 +58,9 @@ def test_flops_per_token_are_those_of_the_stated_convention():
     text += "gpt.bias = False; random_tokens.vocab = 13; experiment.evaluators = []; "
     blocks = 3 * (12 * 10 * 10 + 2 * 10) + 10  # products and scales
     attention = 3 * 7 * 10
-    tied = Program(resolve([], [text]).spec)
+    tied = Program(resolve([], [text]))
     assert flops_per_token(tied) == 6 * (blocks + 13 * 10 + attention)
-    untied = Program(resolve([], [text + "gpt.tie_embeddings = False"]).spec)
+    untied = Program(resolve([], [text + "gpt.tie_embeddings = False"]))
     assert flops_per_token(untied) == 6 * (blocks + 13 * 10 + attention)
 
 

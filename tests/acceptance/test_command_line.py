@@ -117,6 +117,22 @@ def test_a_bug_says_so_and_whose_it_is(toys, capsys, monkeypatch):
     assert "a bug in lmlab, at" in shown and "Traceback" in shown
 
 
+def test_too_little_memory_is_no_bug(capsys, monkeypatch):
+    import jax
+
+    from lmlab.cli import list as list_command
+
+    monkeypatch.setattr(list_command, "run", lambda args: jax.jit(lambda: jax.numpy.zeros(10**15))().sum())
+    assert main(["list"]) == 8
+    shown = capsys.readouterr().err
+    assert (
+        "lmlab: out of memory: " in shown and "4000000000000000 bytes" in shown and "experiment.microbatches" in shown
+    )
+    monkeypatch.setattr(list_command, "run", lambda args: bytearray(1 << 60))
+    assert main(["list"]) == 8
+    assert "lmlab: out of memory: Python could not allocate" in capsys.readouterr().err
+
+
 def test_an_interrupt_is_no_bug(capsys, monkeypatch):
     from lmlab.cli import list as list_command
 

@@ -104,7 +104,7 @@ def test_unknown_parameter(refused):
 
 def test_value_of_the_wrong_type(refused):
     assert refused(GOOD.replace("gpt.layers = 2", "gpt.layers = 'two'")).startswith(
-        "x.gin:12: gpt.layers wants an int, not 'two' (str)"
+        "x.gin:12: gpt.layers wants an int >= 1, not 'two' (str)"
     )
 
 
@@ -178,7 +178,17 @@ def test_a_dataset_that_the_loss_cannot_read(refused):
     Path("mine.py").write_text(PLUGIN)
     text = "\n".join(line for line in GOOD.splitlines() if not line.startswith("random_tokens."))
     message = refused(text, "--plugin", "mine.py", "--set", "experiment.dataset = @pictures")
-    assert "Picture" in message and "TokenBatch" in message
+    assert message.startswith("the loss 'autoregressive' cannot read the dataset 'pictures': it yields Picture, ")
+    assert "the loss reads a TokenBatch" in message
+    assert all(name in message.split("datasets that fit:")[1] for name in ("random_tokens", "stdlib", "text_files"))
+    assert "pictures" not in message.split("datasets that fit:")[1]
+
+
+def test_a_number_out_of_its_range(refused):
+    message = refused(GOOD.replace("experiment.steps = 2", "experiment.steps = 0"))
+    assert message == "x.gin:5: experiment.steps wants an int >= 1, not 0 (int).\n"
+    message = refused(GOOD + "gpt.dropout = 1.0\n")
+    assert message == "x.gin:18: gpt.dropout wants a float >= 0 and < 1, not 1.0 (float).\n"
 
 
 def test_a_batch_that_does_not_divide_over_the_devices(refused):

@@ -51,7 +51,7 @@ def test_check_compiles_nothing(check, monkeypatch):
         ("experiment.global_batch_size = 9; experiment.microbatches = 2", "does not divide over 1 devices × 2"),
         ("random_tokens.tokens = 5", "shorter than one window"),
         ("experiment.tokenizer = @bytes", "yields ids, not text"),
-        ("experiment.evaluators = [@perplexity]; perplexity.batches = 0", "perplexity.batches = 0"),
+        ("experiment.evaluators = [@perplexity]; perplexity.split = 'dev'", "no split 'dev'"),
     ],
 )
 def test_check_refuses_what_training_would_refuse(check, override, text):

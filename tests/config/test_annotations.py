@@ -10,7 +10,18 @@ import pytest
 
 from lmlab.config import parameters
 from lmlab.config.types import Mismatch, fit, spell, unsupported
-from lmlab.contracts import FrozenDict, Model, Schedule, Spec
+from lmlab.contracts import (
+    Count,
+    Fraction,
+    FrozenDict,
+    Model,
+    NonNegative,
+    Positive,
+    ProperFraction,
+    Schedule,
+    Spec,
+    Within,
+)
 from lmlab.errors import ConfigError
 from lmlab.registry import find, losses
 
@@ -37,6 +48,14 @@ gpt, cosine = Spec("model", "gpt"), Spec("schedule", "cosine")
         (gpt, Spec, gpt),
         (5, Annotated[int, "layers"], 5),
         (5, Any, 5),
+        (1, Count, 1),
+        (0, NonNegative, 0.0),
+        (0.0, ProperFraction, 0.0),
+        (1, Fraction, 1.0),
+        (-2, Annotated[int, Within(at_least=-3, at_most=-2)], -2),
+        (None, Positive | None, None),
+        ((1, 2), tuple[Count, ...], (1, 2)),
+        (cosine, NonNegative | Schedule, cosine),
     ],
 )
 def test_values_that_fit(value, annotation, fitted):
@@ -56,6 +75,19 @@ def test_values_that_fit(value, annotation, fitted):
         (None, int),
         (1, Literal[True]),
         (10**400, float),
+        (0, Count),
+        (True, Count),
+        (-1e-300, NonNegative),
+        (0.0, Positive),
+        (1.0, ProperFraction),
+        (1.5, Fraction),
+        (float("nan"), NonNegative),
+        (float("inf"), Positive),
+        (-4, Annotated[int, Within(at_least=-3, at_most=-2)]),
+        (-1, Annotated[int, Within(at_least=-3, at_most=-2)]),
+        (0, Positive | None),
+        ((1, 0), tuple[Count, ...]),
+        (-1.0, NonNegative | Schedule),
         ("ab", tuple[str, ...]),
         ((1, 2, 3), tuple[int, int]),
         (cosine, Annotated[Spec, Model]),
@@ -73,6 +105,8 @@ def test_annotations_are_spelled_as_people_say_them():
     assert spell(float | Schedule | None) == "float | schedule | None"
     assert spell(tuple[Annotated[Spec, Model], ...]) == "sequence of model"
     assert spell(dict[str, int]) == "dict of int"
+    assert spell(Count | None) == "int >= 1 | None"
+    assert spell(ProperFraction) == "float >= 0 and < 1"
 
 
 @pytest.mark.parametrize("annotation", [complex, list[bytes], dict[int, str], set[int], int | bytes])

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import itertools
+import subprocess
 import sys
 import threading
 import time
@@ -13,9 +14,17 @@ from lmlab.data import prefetch
 from lmlab.data.prefetch import Prefetch
 from lmlab.errors import DataError
 
+earlier: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def others():
+    """Threads of iterators that tests before this one dropped may take a moment to end."""
+    earlier.update(threading.enumerate())
+
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name == "lmlab-prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name == "lmlab-prefetch" and thread not in earlier]
 
 
 @pytest.mark.parametrize("depth", [0, 1, 5])
@@ -106,3 +115,16 @@ def test_dropping_the_iterator_ends_its_thread():
     gc.collect()
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+def test_no_thread_is_left_when_the_interpreter_goes_down():
+    # One that is inside jax then aborts the process: "FATAL: exception not rethrown".
+    code = (
+        "import atexit, threading\n"
+        "atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))  # the last one to run\n"
+        "from lmlab.data.prefetch import Prefetch\n"
+        "items = Prefetch(lambda k: k, range(10**9), 2)\n"
+        "next(items)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['MainThread']\n"

@@ -32,5 +32,3 @@ def test_splits_and_seeds_are_drawn_apart_and_again_the_same():
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(DataError, match="no split 'dev'"):
         RandomTokens().split("dev")
-    with pytest.raises(DataError, match="at least 1"):
-        RandomTokens(tokens=0).split("train")

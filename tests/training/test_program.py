@@ -8,7 +8,7 @@ from lmlab.training.program import Program, compute_dtype
 
 def refusal(resolved) -> str:
     with pytest.raises(ConfigError) as refused:
-        Program(resolved.spec)
+        Program(resolved)
     return str(refused.value)
 
 
@@ -31,9 +31,6 @@ def test_it_is_refused_before_any_data_is_read(tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("binding", "text"),
     [
-        ("experiment.steps = 0", "experiment.steps = 0: it must be at least 1"),
-        ("experiment.eval_every = -1", "experiment.eval_every = -1: it must be at least 0"),
-        ("checkpoints.keep_last = 0", "checkpoints.keep_last = 0: it must be at least 1"),
         ("experiment.stop_at = 13", "experiment.stop_at = 13 lies behind the end of the run, experiment.steps = 12"),
         ("experiment.steps_per_dispatch = 2", "steps_per_dispatch = 2 does not divide experiment.log_every = 3"),
         ("experiment.steps_per_dispatch = 3; checkpoints.every = 4", "= 3 does not divide checkpoints.every = 4"),
@@ -52,7 +49,7 @@ def test_the_compute_dtype_is_float32_on_cpu_unless_asked_otherwise():
 
 
 def test_the_cost_is_known_without_computing_anything(tiny, monkeypatch):
-    program = Program(tiny().spec)
+    program = Program(tiny())
     B, T, V, D = 8, 7, 11, 5
     # Forward: one product of (B·T, D) with (D, V); backward: two of the same size.
     assert program.step_flops() == 3 * 2 * B * T * D * V
@@ -63,7 +60,7 @@ def test_the_cost_is_known_without_computing_anything(tiny, monkeypatch):
 
 def test_the_share_of_one_device_is_an_eighth_where_parameters_are_split(tiny):
     split = Program(tiny("mesh.data = 1; mesh.fsdp = 8; bigram.width = 8; mesh.rules = (('embedding', (None, 'fsdp')), "
-                         "('head', ('fsdp', None)))").spec)  # fmt: skip
+                         "('head', ('fsdp', None)))"))  # fmt: skip
     params = split.abstract_state.params
     assert device_bytes(params) * 8 == total_bytes(params)
 

@@ -63,7 +63,7 @@ def state_before_on_one_device(folder, step):
     from lmlab.training.program import Program
 
     run = Run(folder)
-    run.program = Program(run.resolved.spec, partitioner=Mesh(data=1))
+    run.program = Program(run.resolved, partitioner=Mesh(data=1))
     return state_before(run, step)
 
 
