@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from lmlab.errors import DataError
 
@@ -46,7 +46,7 @@ class Prefetch(Generic[T]):
             self._thread = threading.Thread(target=_work, args=work, name="lmlab-prefetch", daemon=True)
             self._thread.start()
             weakref.finalize(self, self._stop.set)
-            _open.add(self)
+            _running[self._thread] = self._stop
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -102,14 +102,17 @@ class Prefetch(Generic[T]):
         self.close()
 
 
-_open: weakref.WeakSet[Prefetch[Any]] = weakref.WeakSet()
+_running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()
 
 
 @atexit.register
-def _close_all() -> None:
+def _end_all() -> None:
     """A thread that is inside jax while the interpreter goes down aborts the process."""
-    for items in list(_open):
-        items.close()
+    threads = dict(_running)
+    for stop in threads.values():
+        stop.set()
+    for thread in threads:
+        thread.join(timeout=10)
 
 
 _Made = tuple[T | None, BaseException | None]

@@ -117,14 +117,15 @@ def test_dropping_the_iterator_ends_its_thread():
     assert not thread.is_alive()
 
 
-def test_no_thread_is_left_when_the_interpreter_goes_down():
+@pytest.mark.parametrize("last", ["next(items)", "next(items); del items"])
+def test_no_thread_is_left_when_the_interpreter_goes_down(last):
     # One that is inside jax then aborts the process: "FATAL: exception not rethrown".
     code = (
         "import atexit, threading\n"
         "atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))  # the last one to run\n"
         "from lmlab.data.prefetch import Prefetch\n"
-        "items = Prefetch(lambda k: k, range(10**9), 2)\n"
-        "next(items)\n"
+        "items = Prefetch(lambda k: [k for _ in range(10**7)], range(10**9), 2)\n"
+        f"{last}\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['MainThread']\n"
