@@ -110,8 +110,10 @@ Cache = Any
 class CausalLM(Protocol):
     """Gives states of which position t depends on tokens[:, :t+1] only.
 
-    `keys` holds one random key per row and switches dropout on; None is deterministic. With a `cache` (from
-    `init_cache`), `tokens` continue what the cache has read, and the returned cache has read them too.
+    `keys` holds one random key per row and switches dropout on; None is deterministic. Without a cache, a token sees
+    its own segment only (0 is padding). With a `cache` (from `init_cache`), `tokens` continue what each row has read,
+    and the returned cache has read them too; `segment_ids` then say which tokens are there: those with 0 stand at the
+    end of their row and are not read.
     """
 
     def hidden(

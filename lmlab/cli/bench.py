@@ -57,10 +57,11 @@ def _references(args: argparse.Namespace, program: Any) -> list[ModuleType]:
     for path in chosen:
         if not path.is_file():
             raise ConfigError(f"--reference {path}: no such file.")
-    return [_load(path) for path in chosen]
+    return [load_module(path) for path in chosen]
 
 
-def _load(path: Path) -> ModuleType:
+def load_module(path: Path) -> ModuleType:
+    """The module in a file that is in no package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)

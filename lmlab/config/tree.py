@@ -12,7 +12,7 @@ from lmlab.config.parameters import REQUIRED, Parameter, parameters, supplied_pa
 from lmlab.config.precedence import Bindings, refuse, split_kind
 from lmlab.config.specs import join_path
 from lmlab.config.text import GIN_REQUIRED, Binding, Items, Macro, Reference
-from lmlab.config.types import Mismatch, component_targets, fit, spell, spell_value, type_of, way_out
+from lmlab.config.types import Mismatch, component_targets, fit, fitting_names, spell, spell_value, type_of, way_out
 from lmlab.contracts import FrozenDict, Ref, Spec
 from lmlab.registry import REGISTRIES, Entry, all_names, article, find, load_installed_plugins, near_names
 
@@ -247,7 +247,7 @@ class Tree:
     def _missing(self, entry: Entry, parameter: Parameter, path: str, binding: Binding | None) -> NoReturn:
         key = f"{entry.name}.{parameter.name}"
         why = f" ({binding.place} requires it)" if binding else ""
-        names = way_out("", parameter.annotation)
+        names = fitting_names(parameter.annotation)
         self._problem(
             f"{self._root}.{path} has no value: the {entry.kind} '{entry.name}' ({entry.place}) needs one{why}.\n"
             f"  Bind it to {_wanted(parameter.annotation)}: '{key} = ...' in a file, or --set '{key} = ...'"

@@ -152,8 +152,8 @@ def type_of(value: Any) -> str:
 
 def way_out(value: Any, annotation: Any) -> str:
     """What to write instead, where that can be guessed from what is written; else the names that would fit."""
-    targets = list(component_targets(annotation))
     if isinstance(value, str):
+        targets = component_targets(annotation)
         known = find(value)
         if known and any(target.accepts(known.kind, known.name) for target in targets):
             return f"Write @{value}, without quotes."
@@ -163,6 +163,12 @@ def way_out(value: Any, annotation: Any) -> str:
         return f"Write {int(value)}."
     if not isinstance(value, tuple) and _fits((value,), annotation):
         return f"Write [{spell_value(value)}]."
+    return fitting_names(annotation)
+
+
+def fitting_names(annotation: Any) -> str:
+    """The names of the components that an annotation accepts, a line for each kind."""
+    targets = component_targets(annotation)
     kinds = dict.fromkeys(target.kind for target in targets if target.kind and not target.name)
     return "\n  ".join(f"known {kind} names: {', '.join(REGISTRIES[kind].names()) or 'none'}" for kind in kinds)
 

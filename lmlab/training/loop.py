@@ -67,7 +67,7 @@ def train(
         if session is None:
             return Run(folder.path)
         session.go()
-        session.run.__dict__["state"] = session.state  # no need to read it again
+        session.run.state = session.state  # no need to read it again
         return session.run
 
 

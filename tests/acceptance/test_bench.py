@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
+import optax
 import pytest
 
+from lmlab.cli.bench import load_module
 from lmlab.cli.main import main
 from lmlab.config import resolve
 from lmlab.evaluation.throughput import Contestant, flops_per_token, ratios, take_turns
@@ -67,3 +71,59 @@ def test_flops_per_token_are_those_of_the_stated_convention():
 def test_a_reference_that_is_not_there_is_refused(capsys):
     code = main(["bench", str(BENCHMARKS / "gpt_4x128.gin"), "--set", TINY.format("gpt"), "--reference", "none.py"])
     assert code == 2 and "--reference none.py: no such file" in capsys.readouterr().err
+
+
+def gpt_as_written_by_hand(params, heads):
+    def apart(x):  # columns of qkv: lmlab orders them (H, 3, K), the reference (3, H, K)
+        return np.swapaxes(x.reshape(*x.shape[:-1], heads, 3, -1), -3, -2).reshape(x.shape)
+
+    def both(name, kind):
+        return params[f"blocks/{name}/{kind}"], params[f"blocks/{name}/bias"]
+
+    return {
+        "embedding": params["embedding/embedding"],
+        "positions": params["positions/embedding"],
+        "blocks": {
+            "norm1": both("attention_norm", "scale"),
+            "qkv": tuple(map(apart, both("attention/qkv", "kernel"))),
+            "out": both("attention/out", "kernel"),
+            "norm2": both("mlp_norm", "scale"),
+            "up": both("mlp/up", "kernel"),
+            "down": both("mlp/down", "kernel"),
+        },
+        "norm": (params["norm/scale"], params["norm/bias"]),
+    }
+
+
+def lstm_as_written_by_hand(params):
+    layers = len(params["blocks/recurrent/kernel"])
+    names = {"input": "input/kernel", "bias": "input/bias", "recurrent": "recurrent/kernel"}
+    return {
+        "embedding": params["embedding/embedding"],
+        "layers": [{key: params[f"blocks/{name}"][n] for key, name in names.items()} for n in range(layers)],
+        "head": (params["head/kernel"], params["head/bias"]),
+    }
+
+
+@pytest.mark.parametrize(("file", "model"), [("gpt_4x128", "gpt"), ("lstm_2x384", "lstm")])
+def test_the_program_written_by_hand_has_lmlabs_loss_and_gradient(file, model):
+    more = "gpt.heads = 2; experiment.seq_len = 131" if model == "gpt" else ""  # more than one block of queries
+    program = Program(resolve([str(BENCHMARKS / f"{file}.gin")], [TINY.format(model), more]))
+    drawn = np.random.default_rng(3)
+    params = {path: drawn.normal(0, 0.3, leaf.shape).astype(np.float32) for path, leaf in program.model.shapes.items()}
+    batch = program.data.train.batch(0)
+
+    def own(params):
+        output = program.loss(program.model.bind(params), batch, None, 0)
+        return output.total / output.weight
+
+    module = load_module(BENCHMARKS / f"reference_{model}.py")
+    by_hand = gpt_as_written_by_hand(params, heads=2) if model == "gpt" else lstm_as_written_by_hand(params)
+
+    def other(params):
+        return module.loss_of(params, batch["tokens"], batch["targets"], *([2] if model == "gpt" else []))
+
+    loss, gradient = jax.jit(jax.value_and_grad(own))(params)
+    same, also = jax.jit(jax.value_and_grad(other))(by_hand)
+    assert float(same) == pytest.approx(float(loss), rel=1e-5)
+    assert float(optax.tree.norm(also)) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)

@@ -111,7 +111,13 @@ def test_value_of_the_wrong_type(refused):
 def test_missing_required_value(refused):
     message = refused(GOOD.replace("experiment.steps = 2\n", ""))
     assert message.startswith("experiment.steps has no value: the settings 'experiment' (")
-    assert "--set 'experiment.steps = ...'" in message
+    assert message.endswith("--set 'experiment.steps = ...'\n")
+    text = GOOD.replace("random_tokens", "text_files").replace("text_files.vocab = 11\n", "")
+    message = refused(text.replace("text_files.tokens = 600\n", "experiment.tokenizer = @bytes\n"))
+    assert message.endswith(
+        "Bind it to a str | sequence of str: 'text_files.train = ...' in a file, or --set 'text_files.train = ...'\n"
+    )
+    assert "known optimizer names: adafactor, adamw" in refused(GOOD.replace("experiment.optimizer = @adamw\n", ""))
 
 
 def test_missing_file(refused):
