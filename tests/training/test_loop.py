@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lmlab.errors import CheckpointError, ConfigError, DataError, LmlabError, NonFiniteError, RunFolderError
+from lmlab.losses.autoregressive import Autoregressive
 from lmlab.training.loop import train
 from lmlab.training.run import Run
 from lmlab.training.session import Session
@@ -46,6 +47,20 @@ def test_n_steps_and_n_more_are_2n_steps_to_the_bit(tiny, folder, how):
     assert without_timing(parts.metrics()) == without_timing(whole.metrics())
     assert_same_arrays(Run("parts").state, Run("whole").state)
     assert_same_arrays(parts.state, whole.state)
+
+
+@pytest.mark.parametrize("how", ["", "experiment.steps_per_dispatch = 3", "experiment.partitioner = @pmap"])
+def test_a_whole_run_traces_its_two_programs_once(tiny, monkeypatch, how):
+    traced_for = []
+    compute = Autoregressive.__call__
+
+    def call(self, model, batch, keys, step):
+        traced_for.append("evaluation" if keys is None else "training")
+        return compute(self, model, batch, keys, step)
+
+    monkeypatch.setattr(Autoregressive, "__call__", call)
+    train(tiny(how, "experiment.evaluators = [@perplexity]; experiment.eval_every = 6; checkpoints.every = 3"), "run")
+    assert traced_for == ["training", "evaluation"]
 
 
 def test_the_schedule_ends_at_steps_and_not_where_the_session_stops(tiny):
