@@ -61,20 +61,22 @@ def backward(saved: tuple[Array, ...], d_outputs: Array) -> tuple[Array, Array]:
     transposed = kernel.T
     h_before, c_before = (jnp.concatenate((jnp.zeros_like(x[:1]), x[:-1])) for x in (h, c))
 
+    # What does not depend on other steps is formed for all of them before the loop.
+    i, f, g, o = jnp.split(gates, 4, -1)
+    squashed = jnp.tanh(c)
+    of_cell = o * (1 - squashed * squashed)
+    of_gates = jnp.concatenate((g * i * (1 - i), c_before * f * (1 - f), i * (1 - g * g), squashed * o * (1 - o)), -1)
+
     def step(after: tuple[Array, Array], xs: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
         dh, dc = after
-        dy, gates, c, c_before = xs
-        i, f, g, o = jnp.split(gates, 4, -1)
+        dy, f, of_cell, of_gates = xs
         dh = dh + dy
-        squashed = jnp.tanh(c)
-        dc = dc + dh * o * (1 - squashed * squashed)
-        d_gates = jnp.concatenate(
-            (dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * squashed * o * (1 - o)), -1
-        )
+        dc = dc + dh * of_cell
+        d_gates = of_gates * jnp.concatenate((dc, dc, dc, dh), -1)
         return (d_gates @ transposed, dc * f), d_gates
 
     zeros = jnp.zeros_like(h[0])
-    _, d_gates = jax.lax.scan(step, (zeros, zeros), (d_outputs, gates, c, c_before), reverse=True)
+    _, d_gates = jax.lax.scan(step, (zeros, zeros), (d_outputs, f, of_cell, of_gates), reverse=True)
     width = kernel.shape[0]
     return d_gates, h_before.reshape(-1, width).T @ d_gates.reshape(-1, 4 * width)
 
