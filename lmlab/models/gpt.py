@@ -170,11 +170,10 @@ class GPT(nnx.Module):
           keys: one for each row; switches dropout on.
         """
         batch, time = tokens.shape
-        start = jnp.zeros(1, jnp.int32) if cache is None else cache.length
-        if positions is None:
-            positions = start[:, None] + jnp.arange(time)
-        turn = None if self.positions is not None else rotation(positions, self.head_width)
-        x = self._embed(tokens, positions, keys)
+        x = self._embed(tokens, positions, cache, keys)
+        turn = None
+        if self.positions is None:
+            turn = rotation(_places(positions, cache, time), self.head_width)
 
         def body(block: Block, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
             layer, kept = at
@@ -211,11 +210,23 @@ class GPT(nnx.Module):
         shape = (self.layers, batch, length, self.heads, self.head_width)
         return KVCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype), jnp.zeros(batch, jnp.int32))
 
-    def _embed(self, tokens: Array, positions: Array, keys: Array | None) -> Float[Array, "B*T D"]:
-        x = self.embedding(tokens, self.dtype)
-        if self.positions is not None:
-            x = x + self.positions(positions, self.dtype)
+    def _embed(
+        self, tokens: Array, positions: Array | None, cache: KVCache | None, keys: Array | None
+    ) -> Float[Array, "B*T D"]:
+        x, time = self.embedding(tokens, self.dtype), tokens.shape[1]
+        if self.positions is not None and positions is None and cache is None and time <= self.seq_len:
+            x = x + self.positions.first(time, self.dtype)
+        elif self.positions is not None:
+            x = x + self.positions(_places(positions, cache, time), self.dtype)
         return self.dropout(x, keys, 0).reshape(-1, x.shape[-1])
+
+
+def _places(positions: Array | None, cache: KVCache | None, time: int) -> Int[Array, "B T"]:
+    """Each token's place in its document: as given, or counted on from the start or from what the cache has read."""
+    if positions is not None:
+        return positions
+    start = jnp.zeros(1, jnp.int32) if cache is None else cache.length
+    return start[:, None] + jnp.arange(time)
 
 
 def _norm(norm: Norm, width: int, bias: bool) -> LayerNorm | RMSNorm:

@@ -28,6 +28,10 @@ class LearnedPositions(nnx.Module):
         """The positions' vectors in the compute dtype."""
         return self.embedding[...][positions].astype(dtype)
 
+    def first(self, time: int, dtype: Any) -> Float[Array, "T D"]:
+        """The vectors of the first `time` positions: a slice, whose gradient is none of a gather's scatter."""
+        return self.embedding[:time].astype(dtype)
+
 
 class Rotation(NamedTuple):
     """Cosines and sines of each position's angles, (B or 1, T, K/2) float32."""
