@@ -23,6 +23,10 @@ class DataError(LmlabError):
     exit_code = 3
 
 
+class NotFetched(DataError):
+    """A corpus is not on this machine; the message names the command that brings it."""
+
+
 class CheckpointError(LmlabError):
     """A checkpoint is missing, damaged or does not fit the program that asks for it."""
 

@@ -1,0 +1,56 @@
+"""Archives and package clients for tests: no test needs the network."""
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny_archives import FILES, archive_of, tar_gz
+
+from lmlab.data.archives import Archive
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty cache folder, which is not made yet."""
+    monkeypatch.setenv("LMLAB_DATA", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def content() -> bytes:
+    return tar_gz(FILES)
+
+
+@pytest.fixture
+def archive(folder, content) -> Archive:
+    """An archive that is not fetched."""
+    return archive_of(content)
+
+
+@pytest.fixture
+def cached(folder):
+    """Puts content into the cache folder, and gives its archive."""
+
+    def put(content: bytes, name: str = "tiny-corpus-1.0.0.tgz", client: str = "npm") -> Archive:
+        found = archive_of(content, name, client)
+        folder.mkdir(exist_ok=True)
+        found.path.write_bytes(content)
+        return found
+
+    return put
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """Puts a shell script in npm's place; `served` is a file that it may copy, `calls` where it may count."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+
+    def script(body: str, served: bytes = b"") -> Path:
+        (tmp_path / "served").write_bytes(served)
+        (programs / "npm").write_text(f"#!/bin/sh\nserved='{tmp_path}/served'\ncalls='{tmp_path}/calls'\n{body}\n")
+        (programs / "npm").chmod(0o755)
+        return tmp_path / "calls"
+
+    return script
