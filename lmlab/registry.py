@@ -53,6 +53,8 @@ class Entry:
     file: str
     line: int
     doc: str = ""
+    attributes: frozenset[str] = frozenset()
+    """Names that the body of the class sets."""
 
     @property
     def place(self) -> str:
@@ -72,6 +74,11 @@ class Entry:
         for part in self.qualname.split("."):
             found = getattr(found, part)
         return found
+
+    def attribute(self, name: str) -> Any:
+        """An attribute of the class, or None; its module is imported only if the body of the class sets it."""
+        wanted = "component" in self.__dict__ or name in self.attributes
+        return getattr(self.component, name, None) if wanted else None
 
     def summary(self) -> str:
         """The first line of the component's docstring."""
@@ -137,7 +144,20 @@ def scan(file: Path, module: str) -> Iterator[Entry]:
                     args=[ast.Constant(value=str(name))],
                 ) if plural in KIND_OF_PLURAL:
                     doc = ast.get_docstring(node) or ""
-                    yield Entry(KIND_OF_PLURAL[plural], name, module, node.name, str(file), node.lineno, doc)
+                    kind, found = KIND_OF_PLURAL[plural], _attributes(node)
+                    yield Entry(kind, name, module, node.name, str(file), node.lineno, doc, found)
+
+
+def _attributes(node: ast.ClassDef | ast.FunctionDef) -> frozenset[str]:
+    """The names that the body of a class sets: `a = 1`, `a: int = 1`."""
+    names: set[str] = set()
+    for statement in node.body if isinstance(node, ast.ClassDef) else ():
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
+                names.add(name)
+            case ast.Assign(targets=targets):
+                names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return frozenset(names)
 
 
 class Registry:

@@ -49,7 +49,31 @@ def refused(where: str) -> str:
     return str(caught.value)
 
 
+ORIGINS = """
+from lmlab.registry import datasets
+
+@datasets.register("from_afar")
+class FromAfar:
+    origin: str = "afar"
+    later: int
+
+@datasets.register("from_here")
+class FromHere:
+    pass
+"""
+
+
 # --- Finding --------------------------------------------------------------------------------------------------
+
+
+def test_a_module_is_imported_only_for_attributes_that_its_class_sets(plugin, monkeypatch):
+    plugin("origins.py", ORIGINS)
+    monkeypatch.syspath_prepend(".")
+    afar, here = registry.scan(Path("origins.py"), "origins")
+    assert here.attribute("origin") is None and afar.attribute("later") is None and "origins" not in sys.modules
+    assert afar.attribute("origin") == "afar" and sys.modules.pop("origins")
+    assert here.component and here.attribute("origin") is None and here.attribute("__module__") == "origins"
+    del sys.modules["origins"]
 
 
 def test_names_are_known_without_importing_components():

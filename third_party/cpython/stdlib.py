@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lmlab.contracts import Text
+from lmlab.data.archives import Origin
 from lmlab.data.corpus import Corpus, split_of
 from lmlab.errors import DataError
 from lmlab.registry import datasets
@@ -39,6 +40,7 @@ class Stdlib:
     """
 
     example: ClassVar[type] = Text
+    origin: ClassVar[Origin] = Origin("the Python that runs lmlab", "PSF-2.0", "about 11 MB")
     TINY: ClassVar[str] = "stdlib.parts = 'topics'"
 
     parts: Literal["all", "topics", "sources"] = "all"

@@ -1,0 +1,1 @@
+"""The Brown corpus; see README.md in this folder."""
