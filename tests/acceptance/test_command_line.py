@@ -50,7 +50,11 @@ def toys(tmp_path, own_catalogue, monkeypatch) -> str:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "models"], ["--version"], ["list", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["list"], ["list", "models"], ["--version"], ["list", "--help"], ["data", "list"]],
+    ids=" ".join,
+)
 def test_help_and_list_import_neither_jax_nor_flax(words):
     program = (
         "import sys; from lmlab.cli.main import main\n"

