@@ -52,7 +52,10 @@ class PeerLost(LmlabError):
 
 
 class OutOfMemory(LmlabError):
-    """The host or a device has no room for what was asked of it."""
+    """The host or a device has no room for what was asked of it.
+
+    The exit code of a MemoryError, or of XLA's, that ends a command; in Python these reach the caller as they are.
+    """
 
     exit_code = 8
 

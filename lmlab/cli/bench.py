@@ -37,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
     from lmlab.training.program import Program
 
     use_compilation_cache()
-
     program = Program(resolved)
     together = program.experiment.steps_per_dispatch
     if args.steps < 1 or args.rounds < 1 or args.steps % together:

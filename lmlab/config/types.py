@@ -1,7 +1,7 @@
 """Values against annotations: does a bound value fit its parameter, and how are both written for people.
 
 An annotation is made of int, float, bool, str, None, Literal, unions, sequences (tuple, list, Sequence), mappings from
-str, numbers in a range (`Annotated[int, contracts.Within(...)]`), and components: a type of `contracts.KIND_TYPES`, a
+str, numbers in a range (`Annotated[int, ranges.Within(...)]`), and components: a type of `contracts.KIND_TYPES`, a
 registered class, or `Annotated[Spec, either of these]`.
 """
 
@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
-from lmlab.contracts import KIND_TYPES, FrozenDict, Ref, Spec, Within
+from lmlab.contracts import KIND_TYPES, FrozenDict, Ref, Spec
+from lmlab.ranges import Within
 from lmlab.registry import CATALOGUE, REGISTRIES, find
 
 _SEQUENCES = (tuple, list, Sequence)

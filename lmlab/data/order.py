@@ -30,7 +30,7 @@ class Order:
 
     def __getitem__(self, places: range) -> np.ndarray:
         """The rows at `places`, int64; places go on over the edges of epochs."""
-        parts = [self._last[2][:0]]
+        parts = [np.empty(0, np.int64)]
         for epoch, block, within in self._blocks(places.start, places.stop):
             parts.append(self._rows(epoch, block)[within])
         return np.concatenate(parts)[:: places.step]

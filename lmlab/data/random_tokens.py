@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmlab.contracts import Count, NonNegative, Seed, Tokens
+from lmlab.contracts import Tokens
 from lmlab.data.fingerprints import digest
 from lmlab.errors import DataError
+from lmlab.ranges import Count, NonNegative, Seed
 from lmlab.registry import datasets
 
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lmlab.contracts import ProperFraction, Text
+from lmlab.contracts import Text
 from lmlab.data.corpus import Corpus, split_of
 from lmlab.data.tokenizers import utf8
 from lmlab.errors import DataError
+from lmlab.ranges import ProperFraction
 from lmlab.registry import datasets
 
 Paths = str | tuple[str, ...]

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from lmlab.contracts import Count, ProperFraction, Tokens
+from lmlab.contracts import Tokens
 from lmlab.errors import DataError
+from lmlab.ranges import Count, ProperFraction
 from lmlab.registry import datasets
 
 _CHUNK = 1 << 24  # ids checked at a time

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlab.contracts import CausalLM, Count
+from lmlab.contracts import CausalLM
 from lmlab.data import TextTables
 from lmlab.errors import ConfigError
 from lmlab.losses.autoregressive import Autoregressive
+from lmlab.ranges import Count
 from lmlab.registry import evaluators
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import jax
 
-from lmlab.contracts import Count, Natural, Ref, Sampler, Seed
+from lmlab.contracts import Ref, Sampler
 from lmlab.generation.writing import Author, local
+from lmlab.ranges import Count, Natural, Seed
 from lmlab.registry import hooks
 from lmlab.training.files import replace_text
 from lmlab.training.state import averaged_params

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import jax
 import jax.numpy as jnp
 
-from lmlab.contracts import Count, NonNegative, Within
 from lmlab.errors import ConfigError
+from lmlab.ranges import Count, NonNegative, Within
 from lmlab.registry import samplers
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from lmlab.contracts import CausalLM, Count, LossOutput, NonNegative, ProperFraction, TokenBatch
+from lmlab.contracts import CausalLM, LossOutput, TokenBatch
+from lmlab.ranges import Count, NonNegative, ProperFraction
 from lmlab.registry import losses
 
 

@@ -10,7 +10,6 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Key
 
-from lmlab.contracts import Count, NonNegative, Positive, ProperFraction
 from lmlab.errors import ConfigError
 from lmlab.nn.attention import Attention, KVCache
 from lmlab.nn.dropout import Dropout, Rate
@@ -20,6 +19,7 @@ from lmlab.nn.mlp import MLP, Activation
 from lmlab.nn.norm import LayerNorm, RMSNorm
 from lmlab.nn.positions import LearnedPositions, Rotation, rotation
 from lmlab.nn.stack import Remat, make_stack, run_stack
+from lmlab.ranges import Count, NonNegative, Positive, ProperFraction
 from lmlab.registry import models
 
 Norm = Literal["layer", "rms"]

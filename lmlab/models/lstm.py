@@ -9,12 +9,12 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from lmlab.contracts import Count, NonNegative, ProperFraction
 from lmlab.nn.dropout import Dropout
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Linear, uniform
 from lmlab.nn.recurrence import LSTMState, Marks, lstm
 from lmlab.nn.stack import Remat, make_stack, run_stack
+from lmlab.ranges import Count, NonNegative, ProperFraction
 from lmlab.registry import models
 
 

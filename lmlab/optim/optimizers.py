@@ -16,9 +16,10 @@ import optax.contrib
 from jax import Array
 from jaxtyping import Int
 
-from lmlab.contracts import Count, NonNegative, Positive, ProperFraction, Schedule
+from lmlab.contracts import Schedule
 from lmlab.optim.roles import having_role
 from lmlab.optim.schedules import value_at
+from lmlab.ranges import Count, NonNegative, Positive, ProperFraction
 from lmlab.registry import optimizers
 
 DECAYED = ("kernel", "embedding")

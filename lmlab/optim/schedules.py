@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from lmlab.contracts import Fraction, Natural, NonNegative, Positive
+from lmlab.ranges import Fraction, Natural, NonNegative, Positive
 from lmlab.registry import schedules
 
 if TYPE_CHECKING:

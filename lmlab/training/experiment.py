@@ -5,25 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from lmlab.contracts import (
-    Count,
-    Dataset,
-    Evaluator,
-    Fraction,
-    Hook,
-    Loss,
-    Model,
-    Natural,
-    NonNegative,
-    Optimizer,
-    Partitioner,
-    Positive,
-    Ref,
-    Seed,
-    Spec,
-    Tokenizer,
-    Writer,
-)
+from lmlab.contracts import Dataset, Evaluator, Hook, Loss, Model, Optimizer, Partitioner, Ref, Spec, Tokenizer, Writer
+from lmlab.ranges import Count, Fraction, Natural, NonNegative, Positive, Seed
 from lmlab.registry import settings
 
 

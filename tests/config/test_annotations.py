@@ -10,19 +10,9 @@ import pytest
 
 from lmlab.config import parameters
 from lmlab.config.types import Mismatch, fit, spell, unsupported
-from lmlab.contracts import (
-    Count,
-    Fraction,
-    FrozenDict,
-    Model,
-    NonNegative,
-    Positive,
-    ProperFraction,
-    Schedule,
-    Spec,
-    Within,
-)
+from lmlab.contracts import FrozenDict, Model, Schedule, Spec
 from lmlab.errors import ConfigError
+from lmlab.ranges import Count, Fraction, NonNegative, Positive, ProperFraction, Within
 from lmlab.registry import find, losses
 
 gpt, cosine = Spec("model", "gpt"), Spec("schedule", "cosine")
