@@ -1,4 +1,6 @@
-"""The few types that everything agrees on: Spec, example kinds, capabilities, losses, what a run gives to its parts.
+"""The few types that everything agrees on: Spec, capabilities, losses, what a run gives to its parts.
+
+Example kinds and batch types are in `examples` and `batches`, and are reached from here.
 
 Nothing here imports jax: array types stand in annotations only.
 Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary, L layers.
@@ -8,16 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    NamedTuple,
-    NotRequired,
-    Protocol,
-    TypedDict,
-    runtime_checkable,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+from lmlab.batches import ChoiceBatch as ChoiceBatch
+from lmlab.batches import LabelBatch as LabelBatch
+from lmlab.batches import MaskableBatch as MaskableBatch
+from lmlab.batches import PairBatch as PairBatch
+from lmlab.batches import SentencePairBatch as SentencePairBatch
+from lmlab.batches import SpanBatch as SpanBatch
+from lmlab.batches import TagBatch as TagBatch
+from lmlab.batches import TokenBatch as TokenBatch
+from lmlab.examples import Document as Document
+from lmlab.examples import LabelledText as LabelledText
+from lmlab.examples import Question as Question
+from lmlab.examples import TaggedText as TaggedText
+from lmlab.examples import Text as Text
+from lmlab.examples import TextPair as TextPair
+from lmlab.examples import Tokens as Tokens
+from lmlab.examples import TokenSequence as TokenSequence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,41 +71,6 @@ class Ref:
     """The default of a parameter that holds a component: as if the configuration said `@name`."""
 
     name: str
-
-
-# --- Example kinds: what a dataset yields ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Text:
-    """One document: its text, and the bytes it stood in (`text` decodes losslessly from UTF-8)."""
-
-    text: str
-    source: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Tokens:
-    """One stream of token ids: a 1-d integer array, possibly memory-mapped."""
-
-    ids: np.ndarray
-    source: str = ""
-
-
-# --- What a batch holds ---------------------------------------------------------------------------------------
-
-
-class TokenBatch(TypedDict):
-    """What a next-token loss reads. `targets[b, t]` follows `tokens[b, t]`; `weights` is 0 where nothing is predicted.
-
-    With several documents in a row, `segment_ids` numbers them (0 is padding) and `positions` restarts in each.
-    """
-
-    tokens: Int[Array, "B T"]
-    targets: Int[Array, "B T"]
-    weights: Float[Array, "B T"]
-    segment_ids: NotRequired[Int[Array, "B T"]]
-    positions: NotRequired[Int[Array, "B T"]]
 
 
 # --- Capabilities: what a model can do, by having the methods -------------------------------------------------
@@ -184,7 +159,14 @@ class Loss(Protocol):
 
 
 class Dataset(Protocol):
-    """A corpus with named splits of random-access examples, all of one example kind."""
+    """A corpus with named splits of random-access examples, all of one example kind.
+
+    Datasets of `LabelledText` have `labels`, those of `TaggedText` have `tags` (and `labels`, where the whole has one):
+    tuples of names, sorted, as they occur in the training split. Datasets of ids have `vocab`. A dataset of which
+    something is known exactly has `known() -> Mapping[str, float]`: entropy, optimum, chance level. One that is drawn
+    from a law, its splits independent of each other and therefore not without common examples, says so by
+    `independent: ClassVar[bool] = True`.
+    """
 
     example: ClassVar[type]
 
@@ -198,7 +180,11 @@ class Dataset(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back, without loss for text that the vocabulary covers."""
+    """Text to ids and back, without loss for text that the vocabulary covers.
+
+    A tokenizer that does not know everything has `unknown: int`, the id for what it does not know. One whose
+    `decode(encode(text))` may differ from a text that it knows (case, spaces) has `lossy: ClassVar[bool] = True`.
+    """
 
     @property
     def vocab_size(self) -> int:
@@ -210,12 +196,29 @@ class Tokenizer(Protocol):
         """The id put after every document."""
         ...
 
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """Ids that stand for no text, by role: `end_of_text` always; `unknown`, `mask`, `separator`, `classify`, ..."""
+        ...
+
     def fit(self, texts: Iterable[str]) -> Tokenizer:
         """This tokenizer with its vocabulary made from training texts (itself, if it needs none)."""
         ...
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of `text`, 1-d int32, without `end_of_text`."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, as `encode` gives them; one call into compiled code where there is such."""
+        ...
+
+    def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each word as it stands in a text of these words with single spaces between; none is empty."""
+        ...
+
+    def offsets(self, text: str) -> np.ndarray:
+        """Range of characters [start, stop) of `text` behind each id that `encode` gives, (n, 2) int32."""
         ...
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)  # a slow machine is no failure
+settings.load_profile("patient")
 
 # Set before jax is imported anywhere. Child processes (`lmlab train ...`) choose their own number of devices.
 # Programs of the tests run for milliseconds and compile for seconds: LLVM's optimizations, which take three quarters of

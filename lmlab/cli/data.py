@@ -124,13 +124,13 @@ def _positions(data: Data, batch: Batch, rows: Sequence[int], others: Sequence[s
 
 def _opened(args: argparse.Namespace) -> Data:
     from lmlab.config import resolve
-    from lmlab.contracts import Text
     from lmlab.data import open_data
+    from lmlab.examples import IDS
 
     registry.datasets.entry(args.name)
     dataset = resolve([], args.overrides, args.plugins, args.name).build()
     tokenizer = None
-    if dataset.example is Text:
+    if dataset.example not in IDS:
         registry.tokenizers.entry(args.tokenizer)
         tokenizer = resolve([], [], args.plugins, args.tokenizer).build()
     return open_data(dataset, tokenizer, seq_len=args.seq_len, packing=args.packing, global_batch_size=args.count)

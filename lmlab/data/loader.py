@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from lmlab.contracts import Dataset, Text, TokenBatch, Tokenizer
+from lmlab.contracts import Dataset, TokenBatch, Tokenizer, Tokens
 from lmlab.data.accounting import TextTables, text_tables
-from lmlab.data.features import Batch, Packing, Rows, conversion
+from lmlab.data.features import Batch, Overlong, Packing, Rows, Setting, UnseenLabel, conversion
 from lmlab.data.fingerprints import digest, digest_json
 from lmlab.data.order import Order
 from lmlab.data.prefetch import Prefetch
 from lmlab.errors import ConfigError, DataError
+from lmlab.examples import IDS, texts_of
 from lmlab.registry import CATALOGUE
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def open_data(
     tokenizer: Tokenizer | None,
     *,
     seq_len: int,
+    source_len: int | None = None,
     packing: Packing = "windows",
+    overlong: Overlong = "refuse",
+    unseen_label: UnseenLabel = "refuse",
     global_batch_size: int,
     seed: int = 0,
     max_examples: int | None = None,
@@ -46,7 +50,7 @@ def open_data(
       dataset: where the examples come from.
       tokenizer: for datasets of text; fitted on the training examples in use unless `saved_tokenizer` is given.
       seq_len: T.
-      packing: see `features`.
+      source_len, packing, overlong, unseen_label: see `features.Setting`.
       global_batch_size: rows per batch, B, over all processes.
       seed: decides the order of the training rows.
       max_examples: only so many first training examples, chosen before anything is shuffled.
@@ -62,9 +66,21 @@ def open_data(
     _check_fit(name, dataset, tokenizer, max_examples)
     if tokenizer is not None:
         if saved_tokenizer is None:
-            tokenizer = tokenizer.fit(text.text for text in dataset.split("train")[:max_examples])
+            examples = dataset.split("train")[:max_examples]
+            tokenizer = tokenizer.fit(text for example in examples for text in texts_of(example))
         else:
             tokenizer = tokenizer.from_json(saved_tokenizer)
+    setting = Setting(
+        seq_len=seq_len,
+        tokenizer=tokenizer,
+        source_len=source_len,
+        packing=packing,
+        overlong=overlong,
+        unseen_label=unseen_label,
+        labels=tuple(getattr(dataset, "labels", ())),
+        tags=tuple(getattr(dataset, "tags", ())),
+        seed=seed,
+    )
 
     def rows(split: str, training: bool) -> Rows:
         examples = dataset.split(split)
@@ -72,16 +88,19 @@ def open_data(
             if len(examples) < max_examples:
                 raise ConfigError(f"experiment.max_examples = {max_examples}, but '{name}' has {len(examples)}.")
             examples = examples[:max_examples]
-        return convert(examples, tokenizer, seq_len, packing, training)
+        return convert(examples, setting, training)
 
     facts = {
         "packing": packing,
         "seq_len": seq_len,
+        "source_len": source_len,
+        "overlong": overlong,
+        "unseen_label": unseen_label,
         "global_batch_size": global_batch_size,
         "seed": seed,
         "max_examples": max_examples,
     }
-    return Data(name, dataset, tokenizer, rows, facts)
+    return Data(name, dataset, setting, rows, facts)
 
 
 class Data:
@@ -94,12 +113,14 @@ class Data:
         self,
         name: str,
         dataset: Dataset,
-        tokenizer: Tokenizer | None,
+        setting: Setting,
         rows: Callable[[str, bool], Rows],
         facts: dict[str, Any],
     ) -> None:
         self.name = name
-        self.tokenizer = tokenizer
+        self.tokenizer = setting.tokenizer
+        self.labels = setting.labels
+        self.tags = setting.tags
         self._dataset = dataset
         self._rows = functools.cache(rows)
         self._facts = facts
@@ -149,6 +170,7 @@ class TrainBatches:
     def __init__(self, rows: Rows, facts: Mapping[str, Any]) -> None:
         self._gather = rows.gather
         self._facts = facts
+        self.notes = rows.notes
         self._size: int = facts["global_batch_size"]
         self._order = Order(len(rows), facts["seed"])
         self.rows_per_epoch = len(rows)
@@ -161,8 +183,9 @@ class TrainBatches:
 
     def batch(self, k: int, rows: range | None = None) -> Batch:
         """Batch k, or those of its rows that a process reads: freshly made arrays (len(rows), T)."""
-        found = self.rows_of(k)
-        return self._gather(found if rows is None else found[rows.start : rows.stop : rows.step])
+        wanted = slice(None) if rows is None else slice(rows.start, rows.stop, rows.step)
+        places = np.arange(k * self._size, (k + 1) * self._size)
+        return self._gather(self.rows_of(k)[wanted], places[wanted])
 
     def pipeline(self, rows: range | None = None) -> grain.MapDataset[Batch]:
         """The same as a grain dataset whose element k is batch k: whole batches, since grain's cost is per element."""
@@ -232,7 +255,12 @@ class EvalBatches:
         wanted = wanted if rows is None else wanted[rows.start : rows.stop : rows.step]
         there = self._rows.gather(wanted[wanted < len(self._rows)])
         missing = len(wanted) - len(there["tokens"])
-        return {name: np.pad(values, ((0, missing), (0, 0))) for name, values in there.items()} if missing else there
+        return {name: _filled(values, missing) for name, values in there.items()} if missing else there
+
+    @property
+    def notes(self) -> Mapping[str, float]:
+        """What happened on the way to the rows; see `features.Rows`."""
+        return self._rows.notes
 
     @property
     def unknown(self) -> int:
@@ -240,12 +268,17 @@ class EvalBatches:
         return 0 if self._unknown is None else int(np.count_nonzero(self._rows.ids == self._unknown))
 
 
+def _filled(values: np.ndarray, missing: int) -> np.ndarray:
+    """With so many rows of zeros behind it."""
+    return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
+
+
 def _check_fit(name: str, dataset: Dataset, tokenizer: Tokenizer | None, max_examples: int | None) -> None:
-    if dataset.example is Text and tokenizer is None:
+    if dataset.example not in IDS and tokenizer is None:
         raise ConfigError(f"the dataset '{name}' yields text: set experiment.tokenizer, for example to @bytes.")
-    if dataset.example is not Text and tokenizer is not None:
+    if dataset.example in IDS and tokenizer is not None:
         raise ConfigError(f"the dataset '{name}' yields ids, not text: leave experiment.tokenizer unset.")
-    if max_examples is not None and dataset.example is not Text:
+    if max_examples is not None and dataset.example is Tokens:
         raise ConfigError(f"experiment.max_examples counts documents; the dataset '{name}' has streams of ids.")
     if max_examples is not None and max_examples < 1:
         raise ConfigError(f"experiment.max_examples = {max_examples}: give at least 1, or None for all.")

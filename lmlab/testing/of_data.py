@@ -4,48 +4,60 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lmlab.contracts import Text, Tokens
+from lmlab.contracts import Tokens, TokenSequence
+from lmlab.data import Data, open_data
+from lmlab.data.features import CONVERSIONS
+from lmlab.data.tokenizers.plain import Bytes
+from lmlab.examples import IDS
 from lmlab.testing.tiny import Tiny
 
+SPLITS = ("train", "valid", "test")
+SEQ_LEN = 47
+ENDLESS = 1 << 20  # examples from which on a split counts as endless
 SAMPLE = "def f(x):\n    return 'naïve'  # 日本, 🙂\n\ttabs\r\nand  spaces "
 
 
 def splits_are_disjoint(tiny: Tiny) -> None:
-    """There is a training, a validation and a test split, and no document is in two of them."""
+    """There is a training, a validation and a test split, and no example is in two of them."""
     dataset = tiny.alone().build()
-    splits = {name: [_content(example) for example in dataset.split(name)] for name in ("train", "valid", "test")}
+    splits = {name: [_content(example) for example in _looked_at(dataset, name)] for name in SPLITS}
     assert all(splits.values()), f"empty: {[name for name, found in splits.items() if not found]}"
-    if dataset.example is Text:
-        for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
+    if dataset.example is not Tokens and not getattr(dataset, "independent", False):
+        for one, other in itertools.combinations(SPLITS, 2):
             both = set(splits[one]) & set(splits[other])
-            assert not both, f"{len(both)} documents are in {one} and in {other}"
+            assert not both, f"{len(both)} examples are in {one} and in {other}"
 
 
 def yields_what_it_says(tiny: Tiny) -> None:
-    """Every example is of the kind that the class names; ids are below its vocabulary."""
+    """Every example is of the kind that the class names; ids are below its vocabulary, labels and tags are its own."""
     dataset = tiny.alone().build()
     for example in dataset.split("train")[:100]:
         assert isinstance(example, dataset.example), f"{type(example).__name__} is no {dataset.example.__name__}"
-        if isinstance(example, Tokens):
+        if isinstance(example, Tokens | TokenSequence):
             assert example.ids.ndim == 1 and example.ids.dtype.kind in "iu"
             assert example.ids.min() >= 0 and example.ids.max() < dataset.vocab
+        if getattr(example, "label", None) is not None:
+            assert example.label in dataset.labels and list(dataset.labels) == sorted(set(dataset.labels))
+        if hasattr(example, "tags"):
+            assert set(example.tags) <= set(dataset.tags) and len(example.tags) == len(example.words)
 
 
 def is_the_same_each_time(tiny: Tiny) -> None:
     """Opened twice it has the same examples in the same order, and the same fingerprint."""
     one, other = tiny.alone().build(), tiny.alone().build()
-    for name in ("train", "valid", "test"):
-        assert [_content(e) for e in one.split(name)] == [_content(e) for e in other.split(name)]
+    for name in SPLITS:
+        assert [_content(e) for e in _looked_at(one, name)] == [_content(e) for e in _looked_at(other, name)]
     assert one.fingerprint() == other.fingerprint()
 
 
 def batch_k_is_a_pure_function(tiny: Tiny) -> None:
     """Batch k depends on the seed and on k only: not on the batches before it, nor on which rows are asked for."""
-    one, other = tiny.program().data.train, tiny.program().data.train
+    one, other = _opened(tiny).train, _opened(tiny).train
     for k in (5, 0, 1_000_003):
         whole = one.batch(k, range(16))
         again = other.batch(k, range(16))
@@ -59,16 +71,33 @@ def batch_k_is_a_pure_function(tiny: Tiny) -> None:
 
 def the_seed_changes_the_order(tiny: Tiny) -> None:
     """Another seed gives another order of the rows, and another fingerprint."""
-    one, other = tiny.program().data.train, tiny.program(seed=4).data.train
+    one, other = _opened(tiny).train, _opened(tiny, seed=4).train
     assert not np.array_equal(one.rows_of(0), other.rows_of(0))
     assert one.fingerprint() != other.fingerprint()
 
 
 def other_settings_are_another_fingerprint(tiny: Tiny) -> None:
     """The pipeline's fingerprint tells its settings apart, so that a run is not resumed on other batches."""
-    changes: tuple[dict[str, Any], ...] = ({}, {"seq_len": 5}, {"global_batch_size": 8}, {"packing": "first_fit"})
-    prints = [tiny.program(**changed).data.train.fingerprint() for changed in changes]
+    changes: tuple[dict[str, Any], ...] = (
+        {}, {"seq_len": SEQ_LEN - 2}, {"global_batch_size": 8}, {"packing": "first_fit"}, {"overlong": "drop"},
+    )  # fmt: skip
+    prints = [_opened(tiny, **changed).train.fingerprint() for changed in changes]
     assert all(one != other for one, other in itertools.combinations(prints, 2))
+
+
+def _looked_at(dataset: Any, split: str) -> Sequence[Any]:
+    """The examples of a split; of an endless one, the first."""
+    examples = dataset.split(split)
+    return examples if len(examples) < ENDLESS else examples[:300]
+
+
+def _opened(tiny: Tiny, **changes: Any) -> Data:
+    """The dataset as the first batch type that can be made of it."""
+    dataset = tiny.alone().build()
+    reads = next(batch for example, batch in CONVERSIONS if example is dataset.example)
+    tokenizer = None if dataset.example in IDS else Bytes(256, ("mask", "separator", "classify"))
+    settings: dict[str, Any] = {"seq_len": SEQ_LEN, "global_batch_size": 16, "seed": 3, "overlong": "cut"}
+    return open_data(dataset, tokenizer, **{**settings, **changes}, reads=reads)
 
 
 def _content(example: Any) -> Any:

@@ -22,12 +22,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
 
 from lmlab.config import Resolved, resolve
-from lmlab.contracts import Text
 from lmlab.data.features import CONVERSIONS
+from lmlab.examples import IDS
 from lmlab.registry import Entry, datasets, find, losses, models
 from lmlab.training.program import Program
 
@@ -40,6 +41,7 @@ BASE = {
     "experiment.steps": "6",
     "experiment.global_batch_size": "16",
     "experiment.seq_len": "7",
+    "experiment.overlong": "'cut'",
     "experiment.seed": "3",
     "experiment.compute_dtype": "'float32'",
     "experiment.log_every": "1",
@@ -122,7 +124,7 @@ def around(entry: Entry, chosen: dict[str, str], folder: Path) -> dict[str, str]
     bindings = {**place, **own, **chosen}
     _fill(bindings, "experiment.model", "experiment.loss", "experiment.dataset")
     bindings = {**BASE, **bindings}
-    if _named(bindings["experiment.dataset"]).example is Text:
+    if _named(bindings["experiment.dataset"]).example not in IDS:
         bindings.setdefault("experiment.tokenizer", "@bytes")
     return _with_parts(bindings, folder)
 
@@ -141,16 +143,21 @@ def _with_parts(bindings: dict[str, str], folder: Path) -> dict[str, str]:
 
 def _fill(bindings: dict[str, str], model: str, loss: str, dataset: str) -> None:
     """Chooses the model, the loss and the dataset that are still open so that they fit; the base's where they do."""
-    if loss not in bindings and model in bindings:
-        fitting = [n for n in _first(losses.names(), BASE[loss]) if _can(bindings[model], _named(f"@{n}").needs)]
-        bindings[loss] = f"@{fitting[0]}"
-    bindings.setdefault(loss, BASE[loss])
+    if loss not in bindings:
+        fitting = [
+            f"@{name}"
+            for name in _first(losses.names(), BASE[loss])
+            if (model not in bindings or _can(bindings[model], _named(f"@{name}").needs))
+            and (dataset not in bindings or _read(bindings[dataset], _named(f"@{name}").reads))
+        ]
+        if not fitting:
+            raise SkipTest(f"no registered loss fits {' and '.join(bindings.get(k, '') for k in (model, dataset))}")
+        bindings[loss] = fitting[0]
     needs, reads = _named(bindings[loss]).needs, _named(bindings[loss]).reads
     if model not in bindings:
         bindings[model] = next(f"@{n}" for n in _first(models.names(), BASE[model]) if _can(f"@{n}", needs))
     if dataset not in bindings:
-        kinds = [example for example, batch in CONVERSIONS if batch is reads]
-        fitting = [n for n in _first(datasets.names(), BASE[dataset]) if _named(f"@{n}").example in kinds]
+        fitting = [name for name in _first(datasets.names(), BASE[dataset]) if _read(f"@{name}", reads)]
         bindings[dataset] = f"@{fitting[0]}"
 
 
@@ -161,6 +168,10 @@ def _first(names: list[str], preferred: str) -> list[str]:
 def _can(model: str, needs: type) -> bool:
     component = _named(model)
     return inspect.isclass(component) and issubclass(component, needs)
+
+
+def _read(dataset: str, reads: type) -> bool:
+    return (getattr(_named(dataset), "example", None), reads) in CONVERSIONS
 
 
 def _named(reference: str) -> Any:

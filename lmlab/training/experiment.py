@@ -78,8 +78,12 @@ class Experiment:
       steps: optimizer steps of the whole run (schedules end here).
       global_batch_size: rows per step over all devices and microbatches.
       seq_len: tokens per row, T.
+      source_len: tokens per row of an encoder-decoder's source, S (None: as many as T).
       packing: `windows` cuts one stream of documents into rows; `first_fit` packs whole documents into rows
-        with segment ids (longer documents are cut).
+        with segment ids (longer documents are cut). Examples that are rows by themselves have one each, or are packed.
+      overlong: an example that a row cannot hold: `refuse` it, `drop` it and count, or `cut` it and count.
+      unseen_label: an example whose label no training example has: `refuse`, `drop` and count, or `keep` and count it,
+        as one that no model gets right.
       max_examples: use only the first so many examples of the training split (None: all), chosen before shuffling.
       seed: the root of all randomness.
       compute_dtype: `auto` is float32 on CPU and bfloat16 on GPU and TPU; parameters are float32 always.
@@ -107,7 +111,10 @@ class Experiment:
     global_batch_size: Count
     seq_len: Count
     tokenizer: Annotated[Spec, Tokenizer] | None = None
+    source_len: Count | None = None
     packing: Literal["windows", "first_fit"] = "windows"
+    overlong: Literal["refuse", "drop", "cut"] = "refuse"
+    unseen_label: Literal["refuse", "drop", "keep"] = "refuse"
     max_examples: Count | None = None
     seed: Seed = 0
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -12,7 +12,7 @@ import pytest
 
 from lmlab.cli.main import main
 from lmlab.config import resolve
-from lmlab.data.tokenizers import Bytes
+from lmlab.data.tokenizers.plain import Bytes
 from lmlab.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -200,7 +200,7 @@ def test_eval_measures_the_whole_split_to_the_token(run, lmlab):
     assert code == 0 and "test/bits_per_byte" in out
     saved = json.loads((run / "eval" / "6-test.json").read_text())
     text = (run.parent / "corpus.txt").read_text(encoding="utf-8")
-    from lmlab.data.text_files import TextFiles
+    from lmlab.data.datasets.text_files import TextFiles
 
     document = TextFiles(str(run.parent / "corpus.txt"), split_by="position", valid_share=0.2, test_share=0.2)
     tested = document.split("test")[0].text

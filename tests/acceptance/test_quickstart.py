@@ -31,7 +31,7 @@ def quickstart(tmp_path_factory):
 
 @pytest.mark.long
 def test_the_quick_start_beats_an_interpolated_byte_4_gram_of_the_same_training_split(quickstart):
-    from lmlab.data.features import text_stream
+    from lmlab.data.features.stream import text_stream
 
     program = quickstart.program
     dataset = build(program.experiment.dataset)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmlab.data.accounting import text_tables
-from lmlab.data.tokenizers import Bytes, Characters
+from lmlab.data.tokenizers.plain import Bytes, Characters
 
 
 class Pieces:

@@ -12,8 +12,8 @@ import pytest
 from lmlab.contracts import Text
 from lmlab.data import compare_fingerprints, open_data
 from lmlab.data.corpus import Corpus
-from lmlab.data.random_tokens import RandomTokens
-from lmlab.data.tokenizers import Bytes, Characters
+from lmlab.data.datasets.random_tokens import RandomTokens
+from lmlab.data.tokenizers.plain import Bytes, Characters
 from lmlab.errors import ConfigError, DataError
 
 
@@ -172,7 +172,7 @@ def test_seeking_far_needs_no_batch_before(monkeypatch):
     train = opened().train
     gathered = []
     gather = train._gather
-    monkeypatch.setattr(train, "_gather", lambda rows: gathered.append(len(rows)) or gather(rows))
+    monkeypatch.setattr(train, "_gather", lambda rows, places: gathered.append(len(rows)) or gather(rows))
     with train.iterate(10**6, range(6), 0, lambda batch: batch) as batches:
         assert_same(next(batches), train.batch(10**6))
     assert gathered == [6, 6]
@@ -238,7 +238,7 @@ def test_ids_have_a_vocabulary_and_no_text():
 
 def test_opening_data_imports_neither_jax_nor_grain():
     program = (
-        "import sys, lmlab.data, lmlab.data.random_tokens as r\n"
+        "import sys, lmlab.data, lmlab.data.datasets.random_tokens as r\n"
         "lmlab.data.open_data(r.RandomTokens(), None, seq_len=5, global_batch_size=2).train.batch(3)\n"
         "assert not {'jax', 'grain', 'flax'} & set(sys.modules)"
     )

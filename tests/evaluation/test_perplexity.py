@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from lmlab.data import text_tables
-from lmlab.data.tokenizers import Bytes
+from lmlab.data.tokenizers.plain import Bytes
 from lmlab.evaluation.perplexity import measures, totals
 from lmlab.nn.functional import ModelDef
 

@@ -22,7 +22,7 @@ def test_a_loss_that_the_model_cannot_serve_is_refused_with_the_models_that_can(
 
 
 def test_it_is_refused_before_any_data_is_read(tiny, monkeypatch):
-    from lmlab.data.random_tokens import RandomTokens
+    from lmlab.data.datasets.random_tokens import RandomTokens
 
     monkeypatch.setattr(RandomTokens, "split", lambda self, name: pytest.fail("data was read"))
     refusal(tiny("experiment.model = @rock"))

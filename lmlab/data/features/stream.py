@@ -1,4 +1,4 @@
-"""From examples to rows: what a loss's batch holds, cut from one stream of ids.
+"""Next-token rows, cut from one stream of ids.
 
 Both packings cut the same stream, in which an end-of-text id stands before, between and behind the documents, so
 that every token of a split is predicted exactly once, given what stands before it:
@@ -9,18 +9,15 @@ that every token of a split is predicted exactly once, given what stands before 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from lmlab.contracts import Text, TokenBatch, Tokenizer, Tokens
-from lmlab.data.packing import first_fit
-from lmlab.errors import ConfigError, DataError
-
-Packing = Literal["windows", "first_fit"]
-Batch = dict[str, np.ndarray]
+from lmlab.contracts import Document, Text, TokenBatch, Tokenizer, Tokens
+from lmlab.data.features.encoding import encoded
+from lmlab.data.features.packing import first_fit
+from lmlab.data.features.rows import Batch, Rows, Setting, converts
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,33 +28,13 @@ class Stream:
       ids: 1-d, of any integer type; may be a memory map.
       spans: (S, 2) ranges [start, stop) of pairs that follow one another; windows do not cross them.
       documents: (N, 2) ranges of pairs, one per document.
+      weights: how much each pair counts, (len(ids) - 1,); None: 1 each.
     """
 
     ids: np.ndarray
     spans: np.ndarray
     documents: np.ndarray
-
-
-class Rows(Protocol):
-    """The rows of one split: of a training epoch, or of an evaluation."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def ids(self) -> np.ndarray:
-        """The stream of ids that they are cut from."""
-        ...
-
-    @property
-    def targets(self) -> int:
-        """Predicted tokens in all of them."""
-        ...
-
-    def gather(self, rows: np.ndarray) -> Batch:
-        """These rows as the arrays of a batch, freshly made (devices may keep them)."""
-        ...
+    weights: np.ndarray | None = None
 
 
 class Windows:
@@ -80,11 +57,12 @@ class Windows:
         pairs = self._stop - self._start
         self._end_row = np.cumsum(-(-pairs // seq_len) if tail else pairs // seq_len)
         self.targets = int(pairs.sum() if tail else (pairs // seq_len).sum() * seq_len)
+        self.notes = {"padding": 1 - self.targets / max(len(self) * seq_len, 1)}
 
     def __len__(self) -> int:
         return int(self._end_row[-1]) if len(self._end_row) else 0
 
-    def gather(self, rows: np.ndarray) -> Batch:
+    def gather(self, rows: np.ndarray, places: np.ndarray | None = None) -> Batch:
         """Batch of `tokens`, `targets` and `weights`, each (B, T)."""
         span = np.searchsorted(self._end_row, rows, side="right")
         before = np.where(span > 0, self._end_row[span - 1], 0)
@@ -114,21 +92,24 @@ class Packed:
     Args:
       stream: what is packed.
       seq_len: pairs per row, T.
+      together: several documents to a row; without, each piece has a row of its own.
     """
 
-    def __init__(self, stream: Stream, seq_len: int) -> None:
-        self.ids, self._seq_len = stream.ids, seq_len
+    def __init__(self, stream: Stream, seq_len: int, together: bool = True) -> None:
+        self.ids, self._seq_len, self._weights = stream.ids, seq_len, stream.weights
         start, length = _pieces(stream.documents, seq_len)
-        row, column = first_fit(length, seq_len)
+        alone = np.arange(len(length)), np.zeros(len(length), np.int64)
+        row, column = first_fit(length, seq_len) if together else alone
         order = np.argsort(row, kind="stable")
         self._start, self._length, self._column = start[order], length[order], column[order]
         self._first = np.searchsorted(row[order], np.arange(row.max(initial=-1) + 2))
-        self.targets = int(length.sum())
+        self.targets = int(length.sum() if self._weights is None else np.count_nonzero(self._weights))
+        self.notes = {"padding": 1 - int(length.sum()) / max(len(self) * seq_len, 1)}
 
     def __len__(self) -> int:
         return len(self._first) - 1
 
-    def gather(self, rows: np.ndarray) -> Batch:
+    def gather(self, rows: np.ndarray, places: np.ndarray | None = None) -> Batch:
         """Batch of `tokens`, `targets`, `weights`, `segment_ids` and `positions`, each (B, T)."""
         count = self._first[rows + 1] - self._first[rows]
         segment = _ranges(count)
@@ -141,7 +122,7 @@ class Packed:
         filled = {
             "tokens": self.ids[source],
             "targets": self.ids[source + 1],
-            "weights": 1,
+            "weights": 1 if self._weights is None else self._weights[source],
             "segment_ids": np.repeat(segment + 1, length),
             "positions": within,
         }
@@ -170,14 +151,11 @@ def text_stream(documents: Sequence[Text], tokenizer: Tokenizer) -> Stream:
     """All documents as one stream of ids of the smallest sufficient type; DataError names the one that cannot be."""
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     end = np.array([tokenizer.end_of_text], dtype)
-    parts = [end]
-    for document in documents:
-        try:
-            parts += [tokenizer.encode(document.text).astype(dtype), end]
-        except DataError as error:
-            raise DataError(f"{document.source}: {error}" if document.source else str(error)) from None
-    edges = np.cumsum([0, *(len(parts[i]) + 1 for i in range(1, len(parts), 2))])
-    ids = np.concatenate(parts)
+    parts, lengths = [end], [0]
+    for ids in encoded(documents, [document.text for document in documents], tokenizer):
+        parts += [ids.astype(dtype), end]
+        lengths.append(len(ids) + 1)
+    ids, edges = np.concatenate(parts), np.cumsum(lengths)
     return Stream(ids, np.array([[0, len(ids) - 1]]), np.stack([edges[:-1], edges[1:]], axis=1))
 
 
@@ -189,41 +167,26 @@ def token_stream(examples: Sequence[Tokens]) -> Stream:
     return Stream(ids, spans, spans)
 
 
-def _rows(stream: Stream, seq_len: int, packing: Packing, training: bool) -> Rows:
-    if packing == "first_fit":
-        return Packed(stream, seq_len)
-    return Windows(stream, seq_len, tail=not training)
+def _rows(stream: Stream, setting: Setting, training: bool) -> Rows:
+    if setting.packing == "first_fit":
+        return Packed(stream, setting.seq_len)
+    return Windows(stream, setting.seq_len, tail=not training)
 
 
-def text_to_tokens(
-    examples: Sequence[Text], tokenizer: Tokenizer, seq_len: int, packing: Packing, training: bool
-) -> Rows:
+@converts(Text, TokenBatch)
+def text_to_tokens(examples: Sequence[Text], setting: Setting, training: bool) -> Rows:
     """Documents to next-token rows."""
-    return _rows(text_stream(examples, tokenizer), seq_len, packing, training)
+    return _rows(text_stream(examples, setting.text_tokenizer), setting, training)
 
 
-def tokens_to_tokens(
-    examples: Sequence[Tokens], tokenizer: Tokenizer | None, seq_len: int, packing: Packing, training: bool
-) -> Rows:
+@converts(Document, TokenBatch)
+def document_to_tokens(examples: Sequence[Document], setting: Setting, training: bool) -> Rows:
+    """Documents in sentences to next-token rows, a sentence to a line."""
+    texts = [Text("\n".join(example.sentences), example.source) for example in examples]
+    return text_to_tokens(texts, setting, training)
+
+
+@converts(Tokens, TokenBatch)
+def tokens_to_tokens(examples: Sequence[Tokens], setting: Setting, training: bool) -> Rows:
     """Streams of ids to next-token rows."""
-    return _rows(token_stream(examples), seq_len, packing, training)
-
-
-Conversion = Callable[[Sequence[Any], Any, int, Packing, bool], Rows]
-
-CONVERSIONS: dict[tuple[type, type], Conversion] = {
-    (Text, TokenBatch): text_to_tokens,
-    (Tokens, TokenBatch): tokens_to_tokens,
-}
-"""How rows are made, by (example kind, batch type). Where a pair is missing, that dataset and that loss do not fit."""
-
-
-def conversion(example: type, reads: type) -> Conversion:
-    """The conversion from an example kind to a batch type; ConfigError for a dataset that the loss cannot read."""
-    if (example, reads) not in CONVERSIONS:
-        fitting = sorted(kind.__name__ for kind, batch in CONVERSIONS if batch is reads)
-        raise ConfigError(
-            f"a dataset that the loss cannot read: it yields {example.__name__}, the loss reads a {reads.__name__}, "
-            f"which is made from {' or '.join(fitting) or 'nothing that is known'}."
-        )
-    return CONVERSIONS[example, reads]
+    return _rows(token_stream(examples), setting, training)

@@ -8,7 +8,7 @@ import lzma
 
 import pytest
 
-from lmlab.data.text_files import TextFiles
+from lmlab.data.datasets.text_files import TextFiles
 from lmlab.errors import DataError
 
 

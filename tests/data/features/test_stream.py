@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmlab.contracts import Text, TokenBatch, Tokens
-from lmlab.data.features import Packed, Windows, conversion, text_stream, token_stream
-from lmlab.data.tokenizers import Bytes
+from lmlab.data.features import conversion
+from lmlab.data.features.stream import Packed, Windows, text_stream, token_stream
+from lmlab.data.tokenizers.plain import Bytes
 from lmlab.errors import ConfigError, DataError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmlab.data.random_tokens import RandomTokens
+from lmlab.data.datasets.random_tokens import RandomTokens
 from lmlab.errors import DataError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmlab.data.tokenizers import Bytes, Characters
+from lmlab.data.tokenizers.plain import Bytes, Characters
 from lmlab.errors import DataError
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))

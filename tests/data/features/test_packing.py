@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmlab.data import packing
-from lmlab.data.packing import first_fit
+from lmlab.data.features import packing
+from lmlab.data.features.packing import first_fit
 
 
 def plain_first_fit(lengths, capacity):

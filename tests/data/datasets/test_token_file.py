@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lmlab.data import open_data, token_file
-from lmlab.data.token_file import TokenFile
+from lmlab.data import open_data
+from lmlab.data.datasets import token_file
+from lmlab.data.datasets.token_file import TokenFile
 from lmlab.errors import DataError
 
 

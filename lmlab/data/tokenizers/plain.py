@@ -33,13 +33,24 @@ class Bytes:
     Args:
       end_of_text: the id after every document. 0 takes the byte that no text needs, so that the vocabulary
         stays 256; a text that does hold it is refused. 256 is an id of its own, and every text is covered.
+      specials: roles of further ids that stand for no text, such as `mask`, behind all others.
     """
 
     end_of_text: Literal[0, 256] = 0
+    specials: tuple[str, ...] = ()
 
     @property
     def vocab_size(self) -> int:
-        """256, and one more where `end_of_text` is an id of its own."""
+        """256, one more where `end_of_text` is an id of its own, and the specials."""
+        return self._plain + len(self.specials)
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Ids that stand for no text, by role."""
+        return {"end_of_text": self.end_of_text} | {role: self._plain + i for i, role in enumerate(self.specials)}
+
+    @property
+    def _plain(self) -> int:
         return 256 if self.end_of_text == 0 else 257
 
     def fit(self, texts: Iterable[str]) -> Bytes:
@@ -56,22 +67,38 @@ class Bytes:
             )
         return np.frombuffer(data, np.uint8).astype(np.int32)
 
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text."""
+        return [self.encode(text) for text in texts]
+
+    def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each word; the space before a word is its first byte."""
+        return [self.encode(f" {word}" if i else word) for i, word in enumerate(words)]
+
+    def offsets(self, text: str) -> np.ndarray:
+        """The character that each byte belongs to, as a range, (n, 2) int32."""
+        lengths = np.array([len(character.encode()) for character in text], np.int64)
+        place = np.repeat(np.arange(len(text), dtype=np.int32), lengths)
+        return np.stack([place, place + 1], axis=1)
+
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
-        """Text of `ids` without `end_of_text`; bytes that are not UTF-8 come out as U+FFFD."""
+        """Text of `ids` without special ids; bytes that are not UTF-8 come out as U+FFFD."""
         kept = np.asarray(ids, np.int64)
-        return kept[kept != self.end_of_text].astype(np.uint8).tobytes().decode(errors="replace")
+        kept = kept[(kept != self.end_of_text) & (kept < 256)]
+        return kept.astype(np.uint8).tobytes().decode(errors="replace")
 
     def token_bytes(self) -> list[bytes]:
-        """One byte for every id; none for `end_of_text`."""
-        return [b"" if i == self.end_of_text else bytes([i]) for i in range(self.vocab_size)]
+        """One byte for every id; none for special ids."""
+        special = set(self.special_ids.values())
+        return [b"" if i in special else bytes([i]) for i in range(self.vocab_size)]
 
     def to_json(self) -> dict[str, Any]:
-        """There is no vocabulary: only which id ends documents."""
-        return {"end_of_text": self.end_of_text}
+        """There is no vocabulary: only the special ids."""
+        return {"end_of_text": self.end_of_text, "specials": list(self.specials)}
 
     def from_json(self, saved: Mapping[str, Any]) -> Bytes:
         """The tokenizer that was saved."""
-        return Bytes(saved["end_of_text"])
+        return Bytes(saved["end_of_text"], tuple(saved.get("specials", ())))
 
 
 @tokenizers.register("characters")
@@ -84,20 +111,27 @@ class Characters:
 
     Args:
       min_count: characters seen less often become `<unk>`, which is thereby trained.
+      specials: roles of further ids that stand for no text, such as `mask`, from id 2 on.
     """
 
     end_of_text = 0
     unknown = 1
-    _first = 2
 
-    def __init__(self, min_count: int = 1) -> None:
+    def __init__(self, min_count: int = 1, specials: tuple[str, ...] = ()) -> None:
         self.min_count = min_count
+        self.specials = tuple(specials)
+        self._first = 2 + len(self.specials)
         self._points: np.ndarray | None = None
 
     @property
     def vocab_size(self) -> int:
-        """Number of characters, and two."""
+        """Number of characters, of the specials, and two."""
         return self._first + len(self._fitted())
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Ids that stand for no text, by role."""
+        return {"end_of_text": 0, "unknown": 1} | {role: 2 + i for i, role in enumerate(self.specials)}
 
     def fit(self, texts: Iterable[str]) -> Characters:
         """This tokenizer with the characters of `texts`; DataError if there is none often enough."""
@@ -121,27 +155,42 @@ class Characters:
         place = np.minimum(np.searchsorted(known, points), len(known) - 1)
         return np.where(known[place] == points, place + self._first, self.unknown).astype(np.int32)
 
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text."""
+        return [self.encode(text) for text in texts]
+
+    def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each word; the space before a word is its first id."""
+        return [self.encode(f" {word}" if i else word) for i, word in enumerate(words)]
+
+    def offsets(self, text: str) -> np.ndarray:
+        """One character for each id, as a range, (n, 2) int32."""
+        place = np.arange(len(text), dtype=np.int32)
+        return np.stack([place, place + 1], axis=1)
+
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
-        """Text of `ids` without `end_of_text`; `<unk>` comes out as U+FFFD."""
+        """Text of `ids` without special ids; `<unk>` comes out as U+FFFD."""
         kept = np.asarray(ids, np.int64)
-        kept = kept[kept != self.end_of_text]
+        kept = kept[(kept == self.unknown) | (kept >= self._first)]
         points = self._fitted()[np.maximum(kept - self._first, 0)]
         return np.where(kept == self.unknown, 0xFFFD, points).astype("<u4").tobytes().decode("utf-32-le")
 
     def token_bytes(self) -> list[bytes]:
-        """The UTF-8 bytes of every character; none for `end_of_text` and `<unk>`."""
-        return [b"", b"", *(chr(point).encode() for point in self._fitted().tolist())]
+        """The UTF-8 bytes of every character; none for special ids."""
+        return [*[b""] * self._first, *(chr(point).encode() for point in self._fitted().tolist())]
 
     def to_json(self) -> dict[str, Any]:
         """The characters in the order of their ids."""
-        return {"min_count": self.min_count, "characters": "".join(map(chr, self._fitted().tolist()))}
+        characters = "".join(map(chr, self._fitted().tolist()))
+        return {"min_count": self.min_count, "specials": list(self.specials), "characters": characters}
 
     def from_json(self, saved: Mapping[str, Any]) -> Characters:
         """The tokenizer that was saved."""
-        return Characters(saved["min_count"])._with(_points(saved["characters"]))
+        plain = Characters(saved["min_count"], tuple(saved.get("specials", ())))
+        return plain._with(_points(saved["characters"]))
 
     def _with(self, points: np.ndarray) -> Characters:
-        fitted = Characters(self.min_count)
+        fitted = Characters(self.min_count, self.specials)
         fitted._points = points
         return fitted
 

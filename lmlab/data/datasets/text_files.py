@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from lmlab.contracts import Text
 from lmlab.data.corpus import Corpus, split_of
-from lmlab.data.tokenizers import utf8
+from lmlab.data.tokenizers.plain import utf8
 from lmlab.errors import DataError
 from lmlab.ranges import ProperFraction
 from lmlab.registry import datasets

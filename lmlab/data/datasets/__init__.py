@@ -1,0 +1,1 @@
+"""Datasets that need no package archive: files of the user's, and what is generated."""
