@@ -3,15 +3,17 @@
 lmlab data list
 lmlab data fetch state_of_the_union brown
 lmlab data show brown --seq-len 24
+lmlab data show atis_slots --features TagBatch
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lmlab import registry
+from lmlab.batches import TokenBatch
 from lmlab.cli.configuration import add_plugins
 from lmlab.cli.table import print_heading, print_table
 from lmlab.data.archives import Archive, Origin, data_folder
@@ -19,9 +21,10 @@ from lmlab.data.fetching import fetch
 from lmlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lmlab.contracts import Tokenizer
     from lmlab.data import Data
-    from lmlab.data.features import Batch
+
+_SPECIALS = ("mask", "separator", "classify", *(f"sentinel_{i}" for i in range(100)))
+"""What the ids of `bytes` are given beside bytes, where a batch other than next-token rows is shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,11 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing.add_argument("--split", choices=("train", "valid", "test"), default="train", help="(default: train)")
     showing.add_argument("--count", type=int, default=1, help="rows to show (default: 1)")
     showing.add_argument("--seq-len", type=int, default=16, metavar="T", help="tokens of a row (default: 16)")
+    showing.add_argument("--source-len", type=int, metavar="S", help="tokens of an encoder-decoder's source (as T)")
+    showing.add_argument("--features", metavar="LOSS", help="the loss, or the batch, to make rows for (the first)")
+    showing.add_argument(
+        "--overlong", choices=("refuse", "drop", "cut"), default="cut", help="examples too long (default: cut)"
+    )
     showing.add_argument("--tokenizer", default="bytes", help="for datasets of text (default: bytes)")
     showing.add_argument("--packing", choices=("windows", "first_fit"), default="windows", help="(default: windows)")
     showing.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="'NAME.parameter = 1'",
-        help="gin statements for the dataset, separated by ';'; may be repeated",
+        help="gin statements for dataset and tokenizer, separated by ';'; may be repeated",
     )  # fmt: skip
 
 
@@ -103,23 +111,16 @@ def _show(args: argparse.Namespace) -> None:
     for option, value in (("--count", args.count), ("--seq-len", args.seq_len)):
         if value < 1:
             raise ConfigError(f"{option} {value}: it must be at least 1.")
+    from lmlab.cli.batch_table import print_batch, print_notes
+
     data = _opened(args)
     if args.split == "train":
-        batch, rows = data.train.batch(0), data.train.rows_of(0).tolist()
+        print_batch(data, data.train.batch(0), data.train.rows_of(0).tolist())
+        print_notes(data.train.notes)
     else:
-        batch, rows = data.split(args.split).batch(0), list(range(args.count))
-    others = [name for name in ("weights", "segment_ids", "positions") if name in batch]
-    print_table(list(_positions(data, batch, rows, others)), ("row", "t", "token", "", "target", "", *others))
-
-
-def _positions(data: Data, batch: Batch, rows: Sequence[int], others: Sequence[str]) -> Iterator[list[str]]:
-    """A line for every position of every row, but of those that only fill up the last batch of a split."""
-    for b, row in enumerate(rows):
-        if not batch["weights"][b].any():
-            continue
-        for t in range(batch["tokens"].shape[1]):
-            token, target = (_cells(data.tokenizer, int(batch[name][b, t])) for name in ("tokens", "targets"))
-            yield [str(row), str(t), *token, *target, *(f"{batch[name][b, t]:g}" for name in others)]
+        batches = data.split(args.split)
+        print_batch(data, batches.batch(0), list(range(args.count)))
+        print_notes(batches.notes)
 
 
 def _opened(args: argparse.Namespace) -> Data:
@@ -128,28 +129,39 @@ def _opened(args: argparse.Namespace) -> Data:
     from lmlab.examples import IDS
 
     registry.datasets.entry(args.name)
-    dataset = resolve([], args.overrides, args.plugins, args.name).build()
+    registry.tokenizers.entry(args.tokenizer)
+    statements = [part.strip() for text in args.overrides for part in text.split(";") if part.strip()]
+    of_tokenizer = [part for part in statements if part.split(".")[0] == args.tokenizer]
+    others = [part for part in statements if part not in of_tokenizer]
+    dataset = resolve([], others, args.plugins, args.name).build()
+    reads = _reads(args.features, dataset.example)
     tokenizer = None
     if dataset.example not in IDS:
-        registry.tokenizers.entry(args.tokenizer)
-        tokenizer = resolve([], [], args.plugins, args.tokenizer).build()
-    return open_data(dataset, tokenizer, seq_len=args.seq_len, packing=args.packing, global_batch_size=args.count)
+        needed = [f"bytes.specials = {_SPECIALS}"] if args.tokenizer == "bytes" and not of_tokenizer else []
+        special = needed if reads is not TokenBatch else []
+        tokenizer = resolve([], [*special, *of_tokenizer], args.plugins, args.tokenizer).build()
+    return open_data(
+        dataset, tokenizer, reads=reads, seq_len=args.seq_len, source_len=args.source_len, packing=args.packing,
+        overlong=args.overlong, unseen_label="keep", global_batch_size=args.count,
+    )  # fmt: skip
 
 
-def _cells(tokenizer: Tokenizer | None, token: int) -> list[str]:
-    """An id, and the text that it stands for."""
-    if tokenizer is None:
-        return [str(token), ""]
-    if token == tokenizer.end_of_text:
-        return [str(token), "<end of text>"]
-    if token == getattr(tokenizer, "unknown", None):
-        return [str(token), "<unk>"]
-    return [str(token), _quoted(tokenizer.token_bytes()[token])]
+def _reads(features: str | None, example: type) -> type:
+    """The batch type that a loss reads, or of this name; without a name, the first that the examples become."""
+    from lmlab.data.features import CONVERSIONS, conversion
 
-
-def _quoted(piece: bytes) -> str:
-    """As a Python literal; a part of a character as its bytes."""
-    try:
-        return repr(piece.decode())
-    except UnicodeDecodeError:
-        return repr(piece)
+    fitting = [reads for kind, reads in CONVERSIONS if kind is example]
+    if features is None:
+        return fitting[0]
+    by_name = {reads.__name__: reads for _, reads in CONVERSIONS}
+    if features in by_name:
+        found = by_name[features]
+    elif features in registry.losses.names():
+        found = registry.losses.get(features).reads  # type: ignore[attr-defined]
+    else:
+        raise ConfigError(
+            registry.unknown(f"no loss or batch named '{features}'.", "loss and batch", features,
+                             [*registry.losses.names(), *(reads.__name__ for reads in fitting)])
+        )  # fmt: skip
+    conversion(example, found)
+    return found

@@ -229,6 +229,7 @@ class TrainBatches:
             **self._facts,
             "rows": self.rows_per_epoch,
             "targets": self.targets_per_epoch,
+            "notes": dict(self.notes),
             # Holds the algorithm to its word: another order under the same seed is another pipeline.
             "order": digest([self.rows_of(k).tobytes() for k in (0, 10**6)]),
         }

@@ -117,12 +117,20 @@ def _start(
     if metrics is not None:
         held.callback(metrics.close)
     dispatch = stop.wait_for(program.compile_dispatch)
+    _tell_of_data(program)
     if note is None:
         state, progress = stop.wait_for(_first_state, program), Progress()
     else:
         state, progress = stop.wait_for(_restored, program, checkpoints, note), Progress.of(note)
         say(f"{folder.path}: going on from step {note.step}")
     return Session(run, state, progress, dispatch, checkpoints, metrics, stop)
+
+
+def _tell_of_data(program: Program) -> None:
+    """Says what happened to examples on their way to rows (the fingerprint in each checkpoint holds it too)."""
+    happened = {name: value for name, value in program.data.train.notes.items() if name != "padding"}
+    if happened:
+        say(f"{program.data.name}, training split: " + ", ".join(f"{k} {v:g}" for k, v in happened.items()))
 
 
 def _make_way(folder: RunFolder) -> None:

@@ -118,6 +118,7 @@ def test_show_prints_rows_as_a_model_sees_them(tiny, capsys):
         ["0", "5", "195", r"b'\xc3'", "169", r"b'\xa9'", "1"],
         ["0", "6", "169", r"b'\xa9'", "10", r"'\n'", "1"],
         ["0", "7", "10", r"'\n'", "0", "<end", "of", "text>", "1"],
+        ["padding", "0.0%"],
     ]
 
 
@@ -130,12 +131,12 @@ def test_show_of_packed_rows_shows_segments_and_padding(tiny, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["row", "t", "token", "target", "weights", "segment_ids", "positions"]
     assert rows[2] == ["0", "1", "1", "<unk>", "1", "<unk>", "1", "1", "1"]  # 't' is not in "one é\n"
-    assert rows[6][-3:] == ["0", "0", "0"] and len(rows) == 7, "the one row of the split, its last place padded"
+    assert rows[6][-3:] == ["0", "0", "0"] and len(rows) == 8, "the one row of the split, its last place padded"
 
 
 def test_show_of_ids_shows_no_text(capsys):
     assert main(["data", "show", "random_tokens", "--seq-len", "3", "--set", "random_tokens.vocab = 7"]) == 0
-    assert [len(line.split()) for line in capsys.readouterr().out.splitlines()] == [5, 5, 5, 5]
+    assert [len(line.split()) for line in capsys.readouterr().out.splitlines()] == [5, 5, 5, 5, 2]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,13 @@ seqio's idea (arXiv:2203.17189, section 3.1): a dataset knows its task, a loss k
 and a worked example in its docstring is its test.
 """
 
+from lmlab.data.features import corruption as corruption
+from lmlab.data.features import labelled as labelled
+from lmlab.data.features import masking as masking
+from lmlab.data.features import pairs as pairs
+from lmlab.data.features import questions as questions
+from lmlab.data.features import sentences as sentences
+from lmlab.data.features import sequences as sequences
 from lmlab.data.features import stream as stream
 from lmlab.data.features.rows import CONVERSIONS as CONVERSIONS
 from lmlab.data.features.rows import Batch as Batch

@@ -175,18 +175,38 @@ def _rows(stream: Stream, setting: Setting, training: bool) -> Rows:
 
 @converts(Text, TokenBatch)
 def text_to_tokens(examples: Sequence[Text], setting: Setting, training: bool) -> Rows:
-    """Documents to next-token rows."""
+    """Documents to next-token rows.
+
+    Example: Text("ab"), Text("c"), seq_len=5
+      tokens  = [[0 a b 0 c]]
+      targets = [[a b 0 c 0]]
+      weights = [[1 1 1 1 1]]
+    """
     return _rows(text_stream(examples, setting.text_tokenizer), setting, training)
 
 
 @converts(Document, TokenBatch)
 def document_to_tokens(examples: Sequence[Document], setting: Setting, training: bool) -> Rows:
-    """Documents in sentences to next-token rows, a sentence to a line."""
+    """Documents in sentences to next-token rows, a sentence to a line.
+
+    Example: Document(("a", "b")), seq_len=4, packing="first_fit"
+      tokens      = [[0 a / b]]      # / is the line break
+      targets     = [[a / b 0]]
+      weights     = [[1 1 1 1]]
+      segment_ids = [[1 1 1 1]]
+      positions   = [[0 1 2 3]]
+    """
     texts = [Text("\n".join(example.sentences), example.source) for example in examples]
     return text_to_tokens(texts, setting, training)
 
 
 @converts(Tokens, TokenBatch)
 def tokens_to_tokens(examples: Sequence[Tokens], setting: Setting, training: bool) -> Rows:
-    """Streams of ids to next-token rows."""
+    """Streams of ids to next-token rows.
+
+    Example: Tokens(ids(5, 6, 7)), Tokens(ids(8, 9)), seq_len=2
+      tokens  = [[5 6]]      # what does not fill a row is left out of training
+      targets = [[6 7]]
+      weights = [[1 1]]
+    """
     return _rows(token_stream(examples), setting, training)
