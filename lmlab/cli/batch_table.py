@@ -40,7 +40,9 @@ def print_batch(data: Data, batch: Batch, rows: Sequence[int]) -> None:
 
 def print_notes(notes: Mapping[str, float]) -> None:
     """Prints what happened on the way to the rows, on one line."""
-    shown = [f"{name} {value:.1%}" if name == "padding" else f"{name} {value:g}" for name, value in notes.items()]
+    shown = [
+        f"{name} {value:.1%}" if name.endswith("padding") else f"{name} {value:g}" for name, value in notes.items()
+    ]
     print_heading("; ".join(shown))
 
 

@@ -59,7 +59,11 @@ def _data(program: Program) -> list[list[str]]:
         ["tokens per step", f"{train.tokens_per_step:,}"],
         ["steps", f"{experiment.steps:,} ({rows / train.rows_per_epoch:.2f} epochs of {train.rows_per_epoch:,} rows)"],
         ["tokens", f"{experiment.steps * train.tokens_per_step:,}"],
-        *([f"  {name}", f"{value:.1%}" if name == "padding" else f"{value:g}"] for name, value in train.notes.items()),
+        *(
+            [f"  {name}", f"{value:.1%}" if name.endswith("padding") else f"{value:g}"]
+            for name, value in train.notes.items()
+        ),
+        *([f"  rows of {name}", f"{count:,}"] for name, count in train.realised(experiment.steps).items()),
     ]
 
 

@@ -15,7 +15,9 @@ import numpy as np
 
 from lmlab.contracts import Dataset, TokenBatch, Tokenizer, Tokens
 from lmlab.data.accounting import TextTables, text_tables
+from lmlab.data.datasets.mixture import Mixture
 from lmlab.data.features import Batch, Overlong, Packing, Rows, Setting, UnseenLabel, conversion
+from lmlab.data.features.mixing import Mixed, MixedOrder
 from lmlab.data.fingerprints import digest, digest_json
 from lmlab.data.order import Order
 from lmlab.data.prefetch import Prefetch
@@ -61,12 +63,13 @@ def open_data(
       ConfigError: the dataset, the tokenizer and the loss do not fit.
       DataError: a corpus that cannot serve.
     """
-    convert = conversion(dataset.example, reads)
-    name = _name_of(dataset)
-    _check_fit(name, dataset, tokenizer, max_examples)
+    parts = dataset.parts if isinstance(dataset, Mixture) else (dataset,)
+    for part in parts:
+        conversion(part.example, reads)
+        _check_fit(_name_of(part), part, tokenizer, max_examples)
     if tokenizer is not None:
         if saved_tokenizer is None:
-            examples = dataset.split("train")[:max_examples]
+            examples = (example for part in parts for example in part.split("train")[:max_examples])
             tokenizer = tokenizer.fit(text for example in examples for text in texts_of(example))
         else:
             tokenizer = tokenizer.from_json(saved_tokenizer)
@@ -82,13 +85,20 @@ def open_data(
         seed=seed,
     )
 
-    def rows(split: str, training: bool) -> Rows:
-        examples = dataset.split(split)
+    def rows_of(part: Dataset, split: str, training: bool) -> Rows:
+        examples = part.split(split)
         if split == "train" and max_examples is not None:
             if len(examples) < max_examples:
+                name = _name_of(part)
                 raise ConfigError(f"experiment.max_examples = {max_examples}, but '{name}' has {len(examples)}.")
             examples = examples[:max_examples]
-        return convert(examples, setting, training)
+        return conversion(part.example, reads)(examples, setting, training)
+
+    def rows(split: str, training: bool) -> Rows:
+        found = [rows_of(part, split, training) for part in parts]
+        if isinstance(dataset, Mixture):
+            return Mixed(found, [_name_of(part) for part in parts], dataset.plan)
+        return found[0]
 
     facts = {
         "packing": packing,
@@ -100,7 +110,7 @@ def open_data(
         "seed": seed,
         "max_examples": max_examples,
     }
-    return Data(name, dataset, setting, rows, facts)
+    return Data(_name_of(dataset), dataset, setting, rows, facts)
 
 
 class Data:
@@ -172,7 +182,10 @@ class TrainBatches:
         self._facts = facts
         self.notes = rows.notes
         self._size: int = facts["global_batch_size"]
-        self._order = Order(len(rows), facts["seed"])
+        self._order: Order | MixedOrder = (
+            rows.order(facts["seed"], self._size) if isinstance(rows, Mixed) else Order(len(rows), facts["seed"])
+        )
+        self._parts = rows.names if isinstance(rows, Mixed) else ()
         self.rows_per_epoch = len(rows)
         self.targets_per_epoch = rows.targets
         self.tokens_per_step = self._size * int(facts["seq_len"])
@@ -180,6 +193,13 @@ class TrainBatches:
     def rows_of(self, k: int) -> np.ndarray:
         """The rows of the training split that batch k holds, (B,) int64."""
         return self._order[range(k * self._size, (k + 1) * self._size)]
+
+    def realised(self, steps: int) -> dict[str, int]:
+        """Rows that each part of a mixture gives to so many steps; empty without a mixture."""
+        if not isinstance(self._order, MixedOrder):
+            return {}
+        counts = self._order.counts(steps * self._size).tolist()
+        return {f"{name} ({i})": count for i, (name, count) in enumerate(zip(self._parts, counts, strict=True))}
 
     def batch(self, k: int, rows: range | None = None) -> Batch:
         """Batch k, or those of its rows that a process reads: freshly made arrays (len(rows), T)."""

@@ -26,6 +26,7 @@ from unittest import SkipTest
 
 import numpy as np
 
+from lmlab.batches import TokenBatch
 from lmlab.config import Resolved, resolve
 from lmlab.data.features import CONVERSIONS
 from lmlab.examples import IDS
@@ -124,7 +125,8 @@ def around(entry: Entry, chosen: dict[str, str], folder: Path) -> dict[str, str]
     bindings = {**place, **own, **chosen}
     _fill(bindings, "experiment.model", "experiment.loss", "experiment.dataset")
     bindings = {**BASE, **bindings}
-    if _named(bindings["experiment.dataset"]).example not in IDS:
+    example = getattr(_named(bindings["experiment.dataset"]), "example", None)
+    if isinstance(example, type) and example not in IDS:
         bindings.setdefault("experiment.tokenizer", "@bytes")
     return _with_parts(bindings, folder)
 
@@ -171,7 +173,9 @@ def _can(model: str, needs: type) -> bool:
 
 
 def _read(dataset: str, reads: type) -> bool:
-    return (getattr(_named(dataset), "example", None), reads) in CONVERSIONS
+    """Whether such batches can be made of the dataset; of one whose kind depends on its parts, next-token rows."""
+    example = getattr(_named(dataset), "example", None)
+    return (example, reads) in CONVERSIONS if isinstance(example, type) else reads is TokenBatch
 
 
 def _named(reference: str) -> Any:

@@ -69,8 +69,8 @@ def check_dataset(dataset: Spec, loss: Spec) -> None:
     component: Any = datasets.get(dataset.name)
     objective: Any = losses.get(loss.name)
     reads = objective.reads
-    if not hasattr(component, "example") or (component.example, reads) in CONVERSIONS:
-        return  # what a function makes is known only when it is made: see `lmlab.data.conversion`
+    if not isinstance(getattr(component, "example", None), type) or (component.example, reads) in CONVERSIONS:
+        return  # what a function or a mixture makes is known only when it is made: see `lmlab.data.conversion`
     raise ConfigError(
         f"the loss '{loss.name}' cannot read the dataset '{dataset.name}': it yields {component.example.__name__}, the "
         f"loss reads a {reads.__name__}.\n  datasets that fit: {', '.join(datasets_for(reads)) or 'none'}"

@@ -128,7 +128,9 @@ def _start(
 
 def _tell_of_data(program: Program) -> None:
     """Says what happened to examples on their way to rows (the fingerprint in each checkpoint holds it too)."""
-    happened = {name: value for name, value in program.data.train.notes.items() if name != "padding"}
+    train = program.data.train
+    happened = {name: value for name, value in train.notes.items() if not name.endswith("padding")}
+    happened |= {f"rows of {name}": count for name, count in train.realised(program.experiment.steps).items()}
     if happened:
         say(f"{program.data.name}, training split: " + ", ".join(f"{k} {v:g}" for k, v in happened.items()))
 
