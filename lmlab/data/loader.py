@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from lmlab.contracts import Dataset, TokenBatch, Tokenizer, Tokens
 from lmlab.data.accounting import TextTables, text_tables
 from lmlab.data.datasets.mixture import Mixture
 from lmlab.data.features import Batch, Overlong, Packing, Rows, Setting, UnseenLabel, conversion
+from lmlab.data.features.buckets import Bucketed, BucketOrder
 from lmlab.data.features.mixing import Mixed, MixedOrder
 from lmlab.data.fingerprints import digest, digest_json
 from lmlab.data.order import Order
@@ -40,6 +41,7 @@ def open_data(
     packing: Packing = "windows",
     overlong: Overlong = "refuse",
     unseen_label: UnseenLabel = "refuse",
+    buckets: Sequence[int] = (),
     global_batch_size: int,
     seed: int = 0,
     max_examples: int | None = None,
@@ -53,6 +55,7 @@ def open_data(
       tokenizer: for datasets of text; fitted on the training examples in use unless `saved_tokenizer` is given.
       seq_len: T.
       source_len, packing, overlong, unseen_label: see `features.Setting`.
+      buckets: widths below `seq_len` of training batches that hold short rows alone; see `features.buckets`.
       global_batch_size: rows per batch, B, over all processes.
       seed: decides the order of the training rows.
       max_examples: only so many first training examples, chosen before anything is shuffled.
@@ -96,9 +99,12 @@ def open_data(
 
     def rows(split: str, training: bool) -> Rows:
         found = [rows_of(part, split, training) for part in parts]
+        made: Rows = found[0]
         if isinstance(dataset, Mixture):
-            return Mixed(found, [_name_of(part) for part in parts], dataset.plan)
-        return found[0]
+            made = Mixed(found, [_name_of(part) for part in parts], dataset.plan)
+        if buckets and training:
+            return Bucketed(made, _widths(buckets, max(seq_len, source_len or 0)), global_batch_size)
+        return made
 
     facts = {
         "packing": packing,
@@ -106,6 +112,7 @@ def open_data(
         "source_len": source_len,
         "overlong": overlong,
         "unseen_label": unseen_label,
+        "buckets": list(buckets),
         "global_batch_size": global_batch_size,
         "seed": seed,
         "max_examples": max_examples,
@@ -182,10 +189,8 @@ class TrainBatches:
         self._facts = facts
         self.notes = rows.notes
         self._size: int = facts["global_batch_size"]
-        self._order: Order | MixedOrder = (
-            rows.order(facts["seed"], self._size) if isinstance(rows, Mixed) else Order(len(rows), facts["seed"])
-        )
-        self._parts = rows.names if isinstance(rows, Mixed) else ()
+        self._rows = rows
+        self._order = _order(rows, facts["seed"], self._size)
         self.rows_per_epoch = len(rows)
         self.targets_per_epoch = rows.targets
         self.tokens_per_step = self._size * int(facts["seq_len"])
@@ -196,10 +201,21 @@ class TrainBatches:
 
     def realised(self, steps: int) -> dict[str, int]:
         """Rows that each part of a mixture gives to so many steps; empty without a mixture."""
-        if not isinstance(self._order, MixedOrder):
+        if not isinstance(self._rows, Mixed) or not isinstance(self._order, MixedOrder):
             return {}
         counts = self._order.counts(steps * self._size).tolist()
-        return {f"{name} ({i})": count for i, (name, count) in enumerate(zip(self._parts, counts, strict=True))}
+        return {f"{name} ({i})": count for i, (name, count) in enumerate(zip(self._rows.names, counts, strict=True))}
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the batches where they differ; empty where all are alike."""
+        return self._rows.widths if isinstance(self._rows, Bucketed) else ()
+
+    def sample(self, width: int | None = None) -> Batch:
+        """One row, as an evaluation has it or as wide as a batch of that width: to ask for shapes."""
+        if isinstance(self._rows, Bucketed):
+            return self._rows.sample(width or sys.maxsize)
+        return self._gather(np.zeros(1, np.int64))
 
     def batch(self, k: int, rows: range | None = None) -> Batch:
         """Batch k, or those of its rows that a process reads: freshly made arrays (len(rows), T)."""
@@ -287,6 +303,19 @@ class EvalBatches:
     def unknown(self) -> int:
         """Targets that the tokenizer does not know (its id for the unknown); 0 for tokenizers that know everything."""
         return 0 if self._unknown is None else int(np.count_nonzero(self._rows.ids == self._unknown))
+
+
+def _order(rows: Rows, seed: int, batch: int) -> Order | MixedOrder | BucketOrder:
+    if isinstance(rows, Mixed):
+        return rows.order(seed, batch)
+    return rows.order(seed) if isinstance(rows, Bucketed) else Order(len(rows), seed)
+
+
+def _widths(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
+    """The widths of all buckets; ConfigError unless they rise and are below the longest row."""
+    if list(buckets) != sorted(set(buckets)) or buckets[-1] >= longest or buckets[0] < 1:
+        raise ConfigError(f"experiment.buckets = {list(buckets)}: widths must rise, and be below the row of {longest}.")
+    return (*buckets, longest)
 
 
 def _filled(values: np.ndarray, missing: int) -> np.ndarray:

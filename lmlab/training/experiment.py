@@ -84,6 +84,8 @@ class Experiment:
       overlong: an example that a row cannot hold: `refuse` it, `drop` it and count, or `cut` it and count.
       unseen_label: an example whose label no training example has: `refuse`, `drop` and count, or `keep` and count it,
         as one that no model gets right.
+      buckets: widths below `seq_len`, rising: training batches of short rows are only as wide as they must be, and each
+        width has its own compiled program. For rows that hold one example each.
       max_examples: use only the first so many examples of the training split (None: all), chosen before shuffling.
       seed: the root of all randomness.
       compute_dtype: `auto` is float32 on CPU and bfloat16 on GPU and TPU; parameters are float32 always.
@@ -115,6 +117,7 @@ class Experiment:
     packing: Literal["windows", "first_fit"] = "windows"
     overlong: Literal["refuse", "drop", "cut"] = "refuse"
     unseen_label: Literal["refuse", "drop", "keep"] = "refuse"
+    buckets: tuple[Count, ...] = ()
     max_examples: Count | None = None
     seed: Seed = 0
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"

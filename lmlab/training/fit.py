@@ -37,6 +37,11 @@ def check_numbers(experiment: Experiment) -> None:
             f"experiment.stop_at = {experiment.stop_at} lies behind the end of the run, experiment.steps = "
             f"{experiment.steps}. Raise steps, or take stop_at out."
         )
+    if experiment.buckets and experiment.steps_per_dispatch > 1:
+        raise ConfigError(
+            "experiment.buckets makes batches of different widths, which experiment.steps_per_dispatch = "
+            f"{experiment.steps_per_dispatch} cannot hold in one dispatch. Set one of them to its default."
+        )
     checkpoints: Checkpoints = build(experiment.checkpoints)
     together = experiment.steps_per_dispatch
     numbers = {

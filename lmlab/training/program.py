@@ -132,20 +132,19 @@ class Program:
 
     @cached_property
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """One global training batch, as ShapeDtypeStructs."""
-        rows = self.experiment.global_batch_size
-        one = self.data.train.batch(0, range(1))
-        return {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in one.items()}
+        """One global batch, as ShapeDtypeStructs; with buckets, the widest."""
+        return self._abstract_batch(None)
 
-    def abstract_batches(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What one dispatch reads: a batch, or several of them on a new leading axis."""
-        together = self.experiment.steps_per_dispatch
+    def abstract_batches(self, width: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+        """What one dispatch reads: a batch (of one of the buckets' widths), or several on a new leading axis."""
+        together, one = self.experiment.steps_per_dispatch, self._abstract_batch(width)
         if together == 1:
-            return self.abstract_batch
-        return {
-            name: jax.ShapeDtypeStruct((together, *batch.shape), batch.dtype)
-            for name, batch in self.abstract_batch.items()
-        }
+            return one
+        return {name: jax.ShapeDtypeStruct((together, *batch.shape), batch.dtype) for name, batch in one.items()}
+
+    def _abstract_batch(self, width: int | None) -> dict[str, jax.ShapeDtypeStruct]:
+        rows, one = self.experiment.global_batch_size, self.data.train.sample(width)
+        return {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in one.items()}
 
     # --- On devices -------------------------------------------------------------------------------------------
 
@@ -171,7 +170,11 @@ class Program:
             names[:] = metrics  # known when this is traced, which is once
             return state, jnp.stack([jnp.stack(pair) for pair in metrics.values()])
 
-        return Dispatch(self._compile(train_step), tuple(names))
+        widths = self.data.train.widths
+        if not widths:
+            return Dispatch(self._compile(train_step), tuple(names))
+        compiled = {shape_of(self.abstract_batches(width)): self._compile(train_step, width) for width in widths}
+        return Dispatch(lambda state, batch: compiled[shape_of(batch)](state, batch), tuple(names))
 
     @property
     def leading(self) -> int:
@@ -196,10 +199,10 @@ class Program:
 
         return self.partitioner.compile(evaluate, self.abstract_state, batch)
 
-    def _compile(self, step: Callable[..., Any]) -> Compiled:
-        """`step`, or `steps_per_dispatch` of them in one program."""
+    def _compile(self, step: Callable[..., Any], width: int | None = None) -> Compiled:
+        """`step`, or `steps_per_dispatch` of them in one program, for batches of a width."""
         dispatch = many_steps(step) if self.leading else step
-        state, batches = self.abstract_state, self.abstract_batches()
+        state, batches = self.abstract_state, self.abstract_batches(width)
         return self.partitioner.compile(dispatch, state, batches, leading=self.leading, donate=True)
 
     def _make_model(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -220,12 +223,18 @@ class Program:
             packing=experiment.packing,
             overlong=experiment.overlong,
             unseen_label=experiment.unseen_label,
+            buckets=experiment.buckets,
             global_batch_size=experiment.global_batch_size,
             seed=experiment.seed,
             max_examples=experiment.max_examples,
             reads=self.loss.reads,
             saved_tokenizer=saved_tokenizer,
         )
+
+
+def shape_of(batch: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the arrays, by name: which compiled program a batch is for."""
+    return tuple(batch[name].shape for name in sorted(batch))
 
 
 def compute_dtype(name: str) -> Any:

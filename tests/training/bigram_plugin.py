@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lmlab.contracts import CausalLM, LossOutput, TokenBatch
-from lmlab.registry import evaluators, hooks, losses, models
+from lmlab.contracts import CausalLM, LossOutput, TextPair, TokenBatch
+from lmlab.registry import datasets, evaluators, hooks, losses, models
 
 
 @models.register("bigram")
@@ -124,3 +124,17 @@ class SlowToCompile:
         for i in range(900):
             hidden = jnp.sort(jnp.sin(hidden + i) @ square, axis=i % 3)
         return LossOutput(jnp.sum(hidden), jnp.sum(batch["weights"]), {})
+
+
+@datasets.register("toy_pairs")
+@dataclass(frozen=True)
+class ToyPairs:
+    """Pairs of up to 4 letters in all, 57 of them."""
+
+    example: ClassVar[type] = TextPair
+
+    def split(self, name: str) -> list[TextPair]:
+        return [TextPair("ab"[: i % 3], "yz"[: i % 3], f"{name} {i}") for i in range(57)]
+
+    def fingerprint(self) -> dict[str, int]:
+        return {"pairs": 57}

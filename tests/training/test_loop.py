@@ -228,6 +228,28 @@ def test_the_step_is_traced_once_and_nothing_is_moved_to_the_device_unasked(tiny
     assert len(calls) == 1
 
 
+BUCKETS = "experiment.dataset = @toy_pairs; experiment.tokenizer = @bytes; experiment.buckets = [3]"
+
+
+def test_with_buckets_the_step_is_compiled_once_for_each_width_and_a_run_goes_on_as_ever(tiny, monkeypatch, capsys):
+    shapes, call = [], Autoregressive.__call__
+
+    def seen(self, model, batch, *rest):
+        shapes.append(batch["tokens"].shape)
+        return call(self, model, batch, *rest)
+
+    monkeypatch.setattr(Autoregressive, "__call__", seen)
+    whole = train(tiny(BUCKETS), "whole")
+    assert sorted(shapes) == [(8, 3), (8, 7)] and whole.status == "finished"
+    assert "longest rows left out 1" in capsys.readouterr().err
+    train(tiny(BUCKETS, "experiment.stop_at = 6"), "halves")
+    halves = train(tiny(BUCKETS), "halves")
+    assert_same_arrays(halves.state.params, whole.state.params)
+    assert without_timing(halves.metrics()) == without_timing(whole.metrics())
+    with pytest.raises(ConfigError, match="different widths"):
+        train(tiny(BUCKETS, "experiment.steps_per_dispatch = 3"), "never")
+
+
 def test_the_host_waits_for_the_device_only_to_write_records(tiny, monkeypatch):
     fetches, get = [], jax.device_get
     monkeypatch.setattr(jax, "device_get", lambda tree: fetches.append(1) or get(tree))

@@ -104,7 +104,9 @@ class Packed:
         self._start, self._length, self._column = start[order], length[order], column[order]
         self._first = np.searchsorted(row[order], np.arange(row.max(initial=-1) + 2))
         self.targets = int(length.sum() if self._weights is None else np.count_nonzero(self._weights))
-        self.notes = {"padding": 1 - int(length.sum()) / max(len(self) * seq_len, 1)}
+        self.notes: dict[str, float] = {"padding": 1 - int(length.sum()) / max(len(self) * seq_len, 1)}
+        if not together:
+            self.lengths = self._length
 
     def __len__(self) -> int:
         return len(self._first) - 1

@@ -194,3 +194,33 @@ def test_the_sentence_rule():
     assert split_sentences('He said "No." Then 3.5 went. (So.) e.g. this') == (
         'He said "No." Then 3.5 went.', "(So.) e.g. this",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["gpt", "lstm"])
+def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_in_rows_of_their_own(model):
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from lmlab.losses.autoregressive import Autoregressive
+    from lmlab.nn.functional import ModelDef
+    from lmlab.registry import models
+
+    sizes = {"gpt": {"heads": 3, "width": 12, "seq_len": 11}, "lstm": {"width": 7}}[model]
+
+    def make(rngs: nnx.Rngs):
+        return models.get(model)(BYTES.vocab_size, layers=2, dtype=jnp.float32, rngs=rngs, **sizes)
+
+    definition = ModelDef.of(make)
+    params = definition.init(jax.random.key(0))
+    pairs = [TextPair("ab"[: i % 3], "xyz"[: i % 4], f"{i}") for i in range(23)]
+    found = []
+    for packing in ("windows", "first_fit"):
+        batch = everything(rows_of(pairs, TokenBatch, packing=packing))
+
+        def loss(params, batch=batch):
+            return Autoregressive()(definition.bind(params), batch, None, jnp.zeros((), jnp.int32)).total
+
+        found.append(jax.value_and_grad(loss)(params))
+    for alone, packed in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(alone, packed, rtol=2e-5, atol=2e-5)
