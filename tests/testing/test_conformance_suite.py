@@ -161,8 +161,6 @@ def test_splits_share_as_many_examples_as_the_dataset_says(tmp_path, own_catalog
     for name, said in (("says_nothing", 0), ("says_two", 2)):
         with pytest.raises(AssertionError, match=f"1 in train and test are in two splits; SHARED says {said}"):
             laws[f"{name}-splits_are_disjoint"]()
-    with pytest.raises(unittest.SkipTest, match="no batch is made of a LabelledText"):
-        laws["says_one-batch_k_is_a_pure_function"]()
 
 
 def test_the_failure_names_the_parameter_that_learns_nothing(broken):
