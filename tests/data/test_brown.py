@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("lmlab_third_party", reason="lmlab is not installed: its plug-ins are not importable")
 
 from lmlab_third_party.corpus_brown import brown as module
-from lmlab_third_party.corpus_brown.brown import ARCHIVE, Brown, by_tokens, sentences_of
+from lmlab_third_party.corpus_brown.brown import ARCHIVE, Brown, by_tokens
 
 SPLITS = ("train", "valid", "test")
 
@@ -45,11 +45,6 @@ def test_the_text_is_the_words_of_the_corpus(splits):
 def test_the_fingerprint_names_the_archive_and_every_split(splits):
     found = Brown().fingerprint()
     assert found["archive"] == ARCHIVE.sha256 and set(SPLITS) < set(found)
-
-
-def test_the_last_slash_divides_word_and_tag():
-    tagged = "\n\n\tThe/at 1/2/cd ,/, and/or/cc\n\n\n\ta/at //nil\n"
-    assert sentences_of(tagged) == [["The", "1/2", ",", "and/or"], ["a", "/"]]
 
 
 def test_documents_on_an_edge_are_cut_between_tokens(monkeypatch):

