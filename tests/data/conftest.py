@@ -56,16 +56,22 @@ def reading(cached, monkeypatch):
 
 
 @pytest.fixture
-def npm(tmp_path, monkeypatch):
-    """Puts a shell script in npm's place; `served` is a file that it may copy, `calls` where it may count."""
+def npm(client):
+    """Puts a shell script in npm's place."""
+    return lambda body, served=b"": client("npm", body, served)
+
+
+@pytest.fixture
+def client(tmp_path, monkeypatch):
+    """Puts a shell script in a client's place; `served` is a file that it may copy, `calls` where it may count."""
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
 
-    def script(body: str, served: bytes = b"") -> Path:
+    def script(name: str, body: str, served: bytes = b"") -> Path:
         (tmp_path / "served").write_bytes(served)
-        (programs / "npm").write_text(f"#!/bin/sh\nserved='{tmp_path}/served'\ncalls='{tmp_path}/calls'\n{body}\n")
-        (programs / "npm").chmod(0o755)
+        (programs / name).write_text(f"#!/bin/sh\nserved='{tmp_path}/served'\ncalls='{tmp_path}/calls'\n{body}\n")
+        (programs / name).chmod(0o755)
         return tmp_path / "calls"
 
     return script

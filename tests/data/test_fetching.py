@@ -218,3 +218,26 @@ def test_wheels_come_through_pip_without_running_code(folder, monkeypatch, tmp_p
     assert archive.is_whole()
     assert calls.read_text().startswith("download --no-deps --only-binary=:all: ")
     assert calls.read_text().endswith(" tiny_corpus==1.0.0")
+
+
+DEB = "tiny-corpus_1.0.0_all.deb"
+
+
+def test_debian_packages_come_through_apt(folder, client, content):
+    archive = archive_of(content, DEB, "apt")
+    calls = client("apt-get", f'echo "$@" >> "$calls"; cp "$served" {DEB}', content)
+    fetch(archive)
+    assert archive.is_whole()
+    assert calls.read_text().split()[-2:] == ["download", "tiny-corpus=1.0.0"]
+
+
+def test_apt_that_does_not_know_the_version_is_quoted_with_a_way_out(folder, client, content):
+    client("apt-get", "echo \"E: Version '1.0.0' for 'tiny-corpus' was not found\" >&2; exit 100")
+    with pytest.raises(DataError, match=r"apt-get failed \(exit code 100\): Version '1.0.0' for .*\n.*apt-get update"):
+        fetch(archive_of(content, DEB, "apt"))
+
+
+def test_without_apt_the_place_to_copy_the_file_to_is_named(folder, monkeypatch, tmp_path, content):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=rf"apt-get is not installed.*Debian and Ubuntu.*copy the file .*cache/{DEB}"):
+        fetch(archive_of(content, DEB, "apt"))
