@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.contracts import Tokens, TokenSequence
+from lmlab.contracts import ChoiceBatch, Question, Tokens, TokenSequence
 from lmlab.data import Data, open_data
 from lmlab.data.features import CONVERSIONS
 from lmlab.data.tokenizers.plain import Bytes
@@ -101,6 +101,8 @@ def _opened(tiny: Tiny, **changes: Any) -> Data:
     """The dataset as the first batch type that can be made of it."""
     dataset = tiny.alone().build()
     reads = next(batch for example, batch in CONVERSIONS if example is dataset.example)
+    if dataset.example is Question and dataset.split("train")[0].choices:
+        reads = ChoiceBatch
     tokenizer = None if dataset.example in IDS else Bytes(256, ("mask", "separator", "classify"))
     settings: dict[str, Any] = {"seq_len": SEQ_LEN, "global_batch_size": 16, "seed": 3, "overlong": "cut"}
     return open_data(dataset, tokenizer, **{**settings, **changes}, reads=reads)

