@@ -28,7 +28,11 @@ _ZIP = (".whl", ".zip")
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
-_UNPACKED = {"data.tar.xz": lzma.decompress, "data.tar.gz": gzip.decompress, "data.tar": bytes}
+_UNPACKED: dict[str, Callable[[bytes], bytes]] = {
+    "data.tar.xz": lzma.decompress,
+    "data.tar.gz": gzip.decompress,
+    "data.tar": bytes,
+}
 
 
 def data_folder() -> Path:
