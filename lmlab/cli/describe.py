@@ -1,6 +1,9 @@
 """Describe a component: its kind, where it is defined, its documentation, and its parameters with their defaults.
 
+Of a dataset, also what is known of it exactly: its entropy, the best loss that can be reached, the chance level.
+
 lmlab describe gpt
+lmlab describe dataset hmm_source
 """
 
 from __future__ import annotations
@@ -10,13 +13,15 @@ import inspect
 
 from lmlab import registry
 from lmlab.cli.configuration import add_plugins
+from lmlab.cli.list import kind_named
 from lmlab.cli.table import print_heading, print_table
-from lmlab.config import REQUIRED, parameters, spell, spell_value, supplied_parameters
+from lmlab.config import REQUIRED, parameters, resolve, spell, spell_value, supplied_parameters
 from lmlab.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
+    parser.add_argument("kind", nargs="?", help="its kind, which is not needed: names are unique over all kinds")
     parser.add_argument("name", help="the component, as `lmlab list` shows it")
     add_plugins(parser)
 
@@ -26,10 +31,7 @@ def run(args: argparse.Namespace) -> int:
     registry.scan_installed_plugins()
     for plugin in args.plugins:
         registry.load_plugin(plugin)
-    entry = registry.find(args.name)
-    if entry is None:
-        problem = f"no component named '{args.name}'."
-        raise ConfigError(registry.unknown(problem, "component", args.name, registry.all_names()))
+    entry = _entry(args.kind, args.name)
     known = parameters(entry)
     print_heading(f"{entry.name}: {entry.kind}, {entry.place}")
     print(f"\n{inspect.cleandoc(entry.doc)}\n")
@@ -40,7 +42,21 @@ def run(args: argparse.Namespace) -> int:
         print("It has no parameters.")
     if given := supplied_parameters(entry):
         print(f"\nGiven by the program: {', '.join(given)}")
+    if hasattr(entry.component, "known") and all(p.default is not REQUIRED for p in known.values()):
+        print_heading("\nKnown of it, with these defaults:")
+        facts = resolve([], [], args.plugins, entry.name).build().known()
+        print_table([[f"  {fact}", f"{number:.6g}"] for fact, number in facts.items()])
     return 0
+
+
+def _entry(kind: str | None, name: str) -> registry.Entry:
+    if kind is not None:
+        return registry.REGISTRIES[kind_named(kind)].entry(name)
+    entry = registry.find(name)
+    if entry is None:
+        problem = f"no component named '{name}'."
+        raise ConfigError(registry.unknown(problem, "component", name, registry.all_names()))
+    return entry
 
 
 def _default(default: object) -> str:

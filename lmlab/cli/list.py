@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     for plugin in args.plugins:
         registry.load_plugin(plugin)
     if args.kind:
-        print_table(_rows(_kind(args.kind)))
+        print_table(_rows(kind_named(args.kind)))
         return 0
     shown = [(plural, _rows(kind)) for plural, kind in registry.KIND_OF_PLURAL.items()]
     for index, (plural, rows) in enumerate((plural, rows) for plural, rows in shown if rows):
@@ -40,7 +40,8 @@ def _rows(kind: str) -> list[list[str]]:
     return [[entry.name, entry.summary()] for entry in entries]
 
 
-def _kind(word: str) -> str:
+def kind_named(word: str) -> str:
+    """The kind that a word of the command line names, in the singular or the plural; ConfigError if none."""
     known = {**registry.KIND_OF_PLURAL, **{kind: kind for kind in registry.REGISTRIES}}
     if word not in known:
         near = registry.near_names(word, list(known))

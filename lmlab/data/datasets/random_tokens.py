@@ -50,6 +50,14 @@ class RandomTokens:
         """Nats per token: log V for the uniform law."""
         return float(-(self.probabilities * np.log(self.probabilities)).sum())
 
+    def known(self) -> dict[str, float]:
+        """The entropy, which is the best expected loss, and the best expected accuracy: always the likeliest id."""
+        return {
+            "entropy/nats_per_token": self.entropy,
+            "optimum/accuracy": float(self.probabilities.max()),
+            "chance/nats_per_token": float(np.log(self.vocab)),
+        }
+
     def split(self, name: str) -> tuple[Tokens, ...]:
         """The ids of a split, as one stream of the smallest sufficient type."""
         if name not in ("train", "valid", "test"):

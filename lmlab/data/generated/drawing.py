@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 import numpy as np
 
@@ -17,6 +18,7 @@ ENDLESS = 1 << 40
 """The length of a training split that no run reaches the end of."""
 
 SPLITS = ("train", "valid", "test")
+REMEMBERED = 1 << 20
 LOOKED_AT = 8  # examples of each split in a fingerprint
 
 Example = TypeVar("Example")
@@ -61,6 +63,9 @@ class Drawn:
       test_examples: number of test examples.
     """
 
+    remembers: ClassVar[bool] = False
+    """Whether splits of up to a million examples keep what is drawn: where drawing takes longer than an epoch may."""
+
     seed: Seed = 0
     train_examples: Count = ENDLESS
     valid_examples: Count = 1000
@@ -73,11 +78,20 @@ class Drawn:
     def split(self, name: str) -> Generated[Any]:
         """The examples of `train`, `valid` or `test`."""
         check_split(self, name)
-        return Generated(lambda i: self._at(name, i), range(getattr(self, f"{name}_examples")))
+        return self._splits[name]
 
     def fingerprint(self) -> dict[str, Any]:
         """The parameters, and the sha256 of the first examples of every split."""
-        return fingerprint(self, {name: self.split(name) for name in SPLITS})
+        return fingerprint(self, self._splits)
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, Generated[Any]]:
+        sizes = {name: getattr(self, f"{name}_examples") for name in SPLITS}
+        return {name: Generated(self._maker(name, size), range(size)) for name, size in sizes.items()}
+
+    def _maker(self, split: str, size: int) -> Callable[[int], Any]:
+        make = functools.partial(self._at, split)
+        return functools.cache(make) if self.remembers and size <= REMEMBERED else make
 
     def _at(self, split: str, i: int) -> Any:
         return self.draw(random_at(self.seed, split, i), f"{name_of(self)}/{split}/{i}")

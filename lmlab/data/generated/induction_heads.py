@@ -10,7 +10,7 @@ import numpy as np
 
 from lmlab.contracts import TokenSequence
 from lmlab.data.generated.drawing import Drawn
-from lmlab.ranges import Count, Within
+from lmlab.ranges import Within
 from lmlab.registry import datasets
 
 

@@ -69,6 +69,10 @@ class ModularArithmetic:
     test_share: ProperFraction = 0.1
     shuffle: Seed = 0
 
+    def __post_init__(self) -> None:
+        if any(self.modulus % divisor == 0 for divisor in range(2, int(self.modulus**0.5) + 1)):
+            raise ConfigError(f"modular_arithmetic.modulus = {self.modulus}: it must be a prime, such as 97 or 113.")
+
     @property
     def vocab(self) -> int:
         """Number of ids."""
@@ -107,13 +111,12 @@ class ModularArithmetic:
         """x, y and z of every equation, in their order before shuffling; (N, 3), numbers or permutations from 0."""
         if self.operation.startswith("s5"):
             return _of_permutations(self.operation)
-        _refuse_composite(self.modulus)
         return _of_numbers(self.operation, self.modulus)
 
     @functools.cached_property
     def _shuffled(self) -> np.ndarray:
         order = np.arange(len(self.equations))
-        np.random.RandomState(self.shuffle).shuffle(order)  # noqa: NPY002 (the published one)
+        np.random.RandomState(self.shuffle).shuffle(order)
         return self.equations[order]
 
     @functools.cached_property
@@ -129,11 +132,6 @@ class ModularArithmetic:
         x, y, z = (first + equation).tolist()
         ids = np.array([END, x, FIRST_OPERATOR + NAMES.index(self.operation), y, EQUALS, z, END], np.int32)
         return TokenSequence(ids, weights=np.array([0, 0, 0, 0, 1, 1], np.float32), source=source)
-
-
-def _refuse_composite(modulus: int) -> None:
-    if any(modulus % divisor == 0 for divisor in range(2, int(modulus**0.5) + 1)):
-        raise ConfigError(f"modular_arithmetic.modulus = {modulus} is not a prime, so that not all can be divided by.")
 
 
 def _of_numbers(operation: str, p: int) -> np.ndarray:

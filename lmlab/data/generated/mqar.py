@@ -68,8 +68,8 @@ class MQAR(Drawn):
     def __post_init__(self) -> None:
         if self.length % 2 or self.vocab % 2 or 4 * self.pairs > self.length or self.vocab <= self.length:
             raise ConfigError(
-                f"mqar: length = {self.length}, pairs = {self.pairs} and vocab = {self.vocab}: length and vocab must be "
-                "even, length at least 4 times pairs, and vocab above length."
+                f"mqar: length = {self.length}, pairs = {self.pairs} and vocab = {self.vocab}: length and vocab must "
+                "be even, length at least 4 times pairs, and vocab above length."
             )
 
     def draw(self, random: np.random.Generator, source: str) -> TokenSequence:

@@ -14,7 +14,7 @@ from lmlab.data.generated.drawing import SPLITS, Drawn
 from lmlab.ranges import Count
 from lmlab.registry import datasets
 
-SAMPLED = 256  # sentences behind the estimates of `known`
+SAMPLED = 128  # sentences behind the estimates of `known`
 START = 0  # the id before the first token, which is an ordinary one too, as in the authors' code
 
 
@@ -46,6 +46,7 @@ class SeqGANOracle(Drawn):
 
     example: ClassVar[type] = TokenSequence
     independent: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
     TINY: ClassVar[str] = """
     seqgan_oracle.vocab = 11
     seqgan_oracle.length = 7

@@ -53,6 +53,7 @@ class VAESynthetic(Drawn):
 
     example: ClassVar[type] = TokenSequence
     independent: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
     TINY: ClassVar[str] = """
     vae_synthetic.words = 11
     vae_synthetic.length = 5

@@ -16,6 +16,10 @@ def test_ids_follow_their_law_and_their_entropy(exponent):
     counts = np.bincount(ids, minlength=13)
     assert stats.chisquare(counts, dataset.probabilities * len(ids)).pvalue > 1e-3
     assert dataset.entropy == pytest.approx(stats.entropy(1.0 / np.arange(1, 14) ** exponent), rel=1e-12)
+    known = dataset.known()
+    assert known["entropy/nats_per_token"] == dataset.entropy
+    assert known["optimum/accuracy"] == pytest.approx(counts.max() / len(ids), abs=0.01)
+    assert known["chance/nats_per_token"] == pytest.approx(np.log(13))
 
 
 def test_splits_and_seeds_are_drawn_apart_and_again_the_same():
