@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -202,6 +203,15 @@ def test_tables_are_drawn_on_a_terminal_and_are_plain_in_a_pipe(toys, no_color):
     assert b"Loses [nothing]." in drawn
     assert (b"\x1b[36m" in drawn) == (not no_color)
     assert "\x1b" not in lmlab(*words, cwd=Path.cwd(), env=environment).stdout
+
+
+def test_describe_shows_what_is_known_of_a_dataset(capsys):
+    assert main(["describe", "dataset", "random_tokens"]) == 0
+    shown = capsys.readouterr().out.partition("Known of it, with these defaults:\n")[2]
+    found = dict(line.split() for line in shown.splitlines())
+    assert float(found["entropy/nats_per_token"]) == pytest.approx(math.log(256), abs=1e-4)
+    assert main(["describe", "text_files"]) == 0 and "Known of it" not in capsys.readouterr().out
+    assert main(["describe", "dataset", "gpt"]) == 2 and "'gpt' is a model" in capsys.readouterr().err
 
 
 def test_describe_shows_the_parameters_with_types_and_defaults(toys, capsys):

@@ -12,7 +12,7 @@ import numpy as np
 from lmlab.contracts import TokenSequence
 from lmlab.data.generated.drawing import Drawn
 from lmlab.errors import ConfigError
-from lmlab.ranges import Count, Positive, Within
+from lmlab.ranges import Count, Within
 from lmlab.registry import datasets
 
 FILLER = 0
@@ -42,7 +42,7 @@ class MQAR(Drawn):
       vocab: V, even and above `length`.
       length: L, even, at least 4 times `pairs`.
       pairs: keys with their values, n.
-      power: the smaller, the sooner a key comes again; 1 is uniform.
+      power: the smaller, the sooner a key comes again; 1 is uniform, up to 2.
       random_fillers: uniform ids in the place of the 0s, as in the authors' harder variant.
     """
 
@@ -62,7 +62,7 @@ class MQAR(Drawn):
     vocab: Annotated[int, Within(at_least=6)] = 8192
     length: Annotated[int, Within(at_least=4)] = 64
     pairs: Count = 4
-    power: Positive = 0.01
+    power: Annotated[float, Within(above=0, at_most=2)] = 0.01
     random_fillers: bool = False
 
     def __post_init__(self) -> None:
@@ -77,7 +77,8 @@ class MQAR(Drawn):
         half, context = self.vocab // 2, 2 * self.pairs
         keys = 1 + random.choice(half - 1, self.pairs, replace=False)
         values = half + random.choice(half, self.pairs, replace=False)
-        slots = random.choice(len(self._slot_law), self.pairs, replace=False, p=self._slot_law)
+        # The first arrivals of processes with these rates: the law of `choice(replace=False, p=law)` in half its time.
+        slots = np.argsort(random.exponential(self._mean_waits))[: self.pairs]
         ids, targets = np.full(self.length, FILLER, np.int32), np.zeros(self.length, np.int32)
         ids[:context:2], ids[1:context:2] = keys, values
         asked = context + 2 * slots
@@ -99,7 +100,6 @@ class MQAR(Drawn):
         }
 
     @functools.cached_property
-    def _slot_law(self) -> np.ndarray:
-        """p(g), ((L - 2n)/2,)."""
-        law = np.arange(1, (self.length - 2 * self.pairs) // 2 + 1) ** (self.power - 1)
-        return law / law.sum()
+    def _mean_waits(self) -> np.ndarray:
+        """1 / p(g) up to a factor, ((L - 2n)/2,)."""
+        return np.arange(1, (self.length - 2 * self.pairs) // 2 + 1) ** (1 - self.power)

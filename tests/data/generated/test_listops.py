@@ -83,7 +83,7 @@ def test_no_expression_is_in_two_splits_even_where_there_are_few():
     assert not train & valid and not train & test and not valid & test
 
 
-def test_a_twelfth_of_what_is_drawn_is_kept_and_labels_are_nearly_even():
+def test_no_label_is_frequent_and_expressions_have_about_a_thousand_symbols():
     known = ListOps().known()
     assert 0.12 < known["estimate/majority_accuracy"] < 0.25  # 16.7 % of class 0 in a greater sample
     error = known["estimate/length_symbols_standard_error"]
