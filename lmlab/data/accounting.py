@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lmlab.contracts import Tokenizer
 
+_TOGETHER = 256  # texts encoded at a time
 _WORD = re.compile(rb"[^ \t\n\r\v\f]+")
 
 
@@ -37,6 +39,39 @@ class TextTables(NamedTuple):
         return self.word_starts_after_text[targets] + after_space * (
             self.word_starts_after_space[targets] - self.word_starts_after_text[targets]
         )
+
+
+class Account(NamedTuple):
+    """What a tokenizer makes of texts, in numbers.
+
+    `bytes` is the length of the texts' UTF-8, `bytes_of_ids` that of what their ids stand for: the same for a
+    tokenizer without loss. `unknown` counts ids for what is not known; None where the tokenizer knows everything.
+    """
+
+    texts: int
+    bytes: int
+    ids: int
+    unknown: int | None
+    bytes_of_ids: int
+
+    @property
+    def bytes_per_counted(self) -> float:
+        """By what to multiply a count of bytes behind ids, on average, to have bytes of text."""
+        return self.bytes / self.bytes_of_ids if self.bytes_of_ids else float("nan")
+
+
+def account(tokenizer: Tokenizer, texts: Sequence[str]) -> Account:
+    """The account of a fitted tokenizer on texts; they are encoded a part at a time."""
+    lengths = np.array([len(piece) for piece in tokenizer.token_bytes()], np.int64)
+    unknown = getattr(tokenizer, "unknown", None)
+    ids = found = behind = 0
+    for start in range(0, len(texts), _TOGETHER):
+        for encoded in tokenizer.encode_batch(texts[start : start + _TOGETHER]):
+            ids += len(encoded)
+            behind += int(lengths[encoded].sum())
+            found += 0 if unknown is None else int((encoded == unknown).sum())
+    size = sum(len(text.encode()) for text in texts)
+    return Account(len(texts), size, ids, None if unknown is None else found, behind)
 
 
 def text_tables(tokenizer: Tokenizer) -> TextTables:

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import SkipTest
 
 from lmlab import registry
-from lmlab.errors import NotFetched
+from lmlab.errors import ConfigError, NotFetched
 from lmlab.registry import CATALOGUE, REGISTRIES, Entry
 from lmlab.testing import every_component, of_data, of_losses, of_models, of_optim, of_runs, of_samplers
 from lmlab.testing.tiny import Tiny
@@ -54,6 +54,10 @@ class Check:
             self.law(Tiny(self.entry, folder))
         except NotFetched as missing:
             raise SkipTest(str(missing)) from None
+        except ConfigError as error:
+            if isinstance(error.__context__, ModuleNotFoundError):
+                raise SkipTest(str(error)) from None  # an optional dependency
+            raise
 
     def __str__(self) -> str:
         return f"{self.entry.name}-{self.law.__name__}"

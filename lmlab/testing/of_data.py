@@ -19,6 +19,7 @@ from lmlab.testing.tiny import Tiny
 SPLITS = ("train", "valid", "test")
 SEQ_LEN = 47
 ENDLESS = 1 << 20  # examples from which on a split counts as endless
+LITERALS = ("<|endoftext|>", "[MASK]", "[SEP]", "[CLS]", "[PAD]", "<mask>", "<s>", "</s>", "<pad>", "<eos>", "<0x00>")
 SAMPLE = "def f(x):\n    return 'naïve'  # 日本, 🙂\n\ttabs\r\nand  spaces "
 
 
@@ -124,22 +125,70 @@ def _content(example: Any) -> Any:
 
 
 def text_survives(tiny: Tiny) -> None:
-    """Text that the tokenizer was fitted on comes back as it was."""
+    """Ids are int32 below V; text that the tokenizer was fitted on comes back as it was, unless it says `lossy`."""
     tokenizer = _fitted(tiny)
     ids = tokenizer.encode(SAMPLE)
     assert ids.ndim == 1 and ids.dtype == np.int32, f"ids are {ids.dtype} of shape {ids.shape}"
     assert ids.min() >= 0 and ids.max() < tokenizer.vocab_size and tokenizer.end_of_text not in ids
-    assert tokenizer.decode(ids) == SAMPLE
+    assert tokenizer.decode(ids) == SAMPLE or _lossy(tokenizer)
     assert len(tokenizer.encode("")) == 0 and tokenizer.decode(np.array([], np.int32)) == ""
 
 
 def tokens_are_bytes(tiny: Tiny) -> None:
-    """`token_bytes` has an entry for every id, and those of a text's ids are the text's UTF-8."""
+    """`token_bytes` has an entry for every id, none for special ones; unless `lossy`, a text's are its UTF-8."""
     tokenizer = _fitted(tiny)
     pieces = tokenizer.token_bytes()
     assert len(pieces) == tokenizer.vocab_size
-    assert pieces[tokenizer.end_of_text] == b""
-    assert b"".join(pieces[i] for i in tokenizer.encode(SAMPLE)) == SAMPLE.encode()
+    assert all(pieces[i] == b"" for i in tokenizer.special_ids.values())
+    assert b"".join(pieces[i] for i in tokenizer.encode(SAMPLE)) == SAMPLE.encode() or _lossy(tokenizer)
+
+
+def batches_are_encoded_as_one_by_one(tiny: Tiny) -> None:
+    """`encode_batch` gives what `encode` gives for each text, in their order."""
+    tokenizer = _fitted(tiny)
+    texts = [SAMPLE, "", *SAMPLE.split(), SAMPLE * 5]
+    batch = tokenizer.encode_batch(texts)
+    assert len(batch) == len(texts) and tokenizer.encode_batch([]) == []
+    for text, ids in zip(texts, batch, strict=True):
+        np.testing.assert_array_equal(ids, tokenizer.encode(text))
+        assert ids.dtype == np.int32
+
+
+def words_make_their_text(tiny: Tiny) -> None:
+    """The ids of words, each of at least one id, are in a row those of the words with single spaces between."""
+    tokenizer, words = _fitted(tiny), SAMPLE.split()
+    found = tokenizer.encode_words(words)
+    assert len(found) == len(words) and all(len(ids) for ids in found) and list(tokenizer.encode_words([])) == []
+    np.testing.assert_array_equal(np.concatenate(found), tokenizer.encode(" ".join(words)))
+
+
+def offsets_are_ranges_of_the_text(tiny: Tiny) -> None:
+    """Every id has a range of characters, none before that of the id before it; unless `lossy`, they leave none out."""
+    tokenizer = _fitted(tiny)
+    offsets = tokenizer.offsets(SAMPLE)
+    assert offsets.shape == (len(tokenizer.encode(SAMPLE)), 2) and offsets.dtype == np.int32
+    assert tokenizer.offsets("").shape == (0, 2)
+    start, stop = offsets[:, 0], offsets[:, 1]
+    assert 0 <= start.min() and stop.max() <= len(SAMPLE) and (start <= stop).all()
+    assert (np.diff(start) >= 0).all() and (np.diff(stop) >= 0).all()
+    covered = np.zeros(len(SAMPLE), bool)
+    for one, other in offsets:
+        covered[one:other] = True
+    assert covered.all() or _lossy(tokenizer), f"no id stands for {SAMPLE[int(covered.argmin())]!r}"
+
+
+def special_ids_are_never_made_from_text(tiny: Tiny) -> None:
+    """Special ids are distinct, and text that looks like a special token is text. The unknown is made from text."""
+    tokenizer = _fitted(tiny)
+    special = dict(tokenizer.special_ids)
+    assert special["end_of_text"] == tokenizer.end_of_text
+    ends = special.pop("end_of_text")
+    assert len(set(special.values())) == len(special), f"two roles have one id: {special}"
+    assert ends not in special.values() or ends == special.get("separator"), f"the end of text is another's: {special}"
+    looks = [f"{opening}{role}{closing}" for role in special for opening, closing in (("<|", "|>"), ("[", "]"), "<>")]
+    text = " ".join([*LITERALS, *looks, *map(str.upper, looks), "".join(LITERALS)])
+    made = {role for role, i in tokenizer.special_ids.items() if role != "unknown" and i in tokenizer.encode(text)}
+    assert not made, f"plain text made the special ids of {', '.join(made)}"
 
 
 def a_saved_vocabulary_is_the_same(tiny: Tiny) -> None:
@@ -155,6 +204,10 @@ def fitting_is_deterministic(tiny: Tiny) -> None:
     assert _fitted(tiny).to_json() == _fitted(tiny).to_json()
 
 
+def _lossy(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "lossy", False))
+
+
 def _fitted(tiny: Tiny) -> Any:
     return tiny.alone().build().fit([SAMPLE, "more of it: " + SAMPLE])
 
@@ -167,4 +220,13 @@ DATASET_LAWS = (
     the_seed_changes_the_order,
     other_settings_are_another_fingerprint,
 )
-TOKENIZER_LAWS = (text_survives, tokens_are_bytes, a_saved_vocabulary_is_the_same, fitting_is_deterministic)
+TOKENIZER_LAWS = (
+    text_survives,
+    tokens_are_bytes,
+    batches_are_encoded_as_one_by_one,
+    words_make_their_text,
+    offsets_are_ranges_of_the_text,
+    special_ids_are_never_made_from_text,
+    a_saved_vocabulary_is_the_same,
+    fitting_is_deterministic,
+)

@@ -11,7 +11,8 @@ A component says how small it can be by a class attribute, gin bindings in a str
 
 Needed are values for required parameters, and sizes that compile in a second; different primes show swapped axes. A
 binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
-`{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl` and `tokens.npy` (ids below 11).
+`{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11) and
+`tokenizer.json` (bytes, as Hugging Face writes such a file).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 from lmlab.batches import TokenBatch
 from lmlab.config import Resolved, resolve
 from lmlab.data.features import CONVERSIONS
+from lmlab.data.tokenizers.byte_level import letters
 from lmlab.examples import IDS
 from lmlab.registry import Entry, datasets, find, losses, models
 from lmlab.training.program import Program
@@ -203,4 +205,19 @@ def write_files(folder: Path) -> None:
         (folder / "text" / f"{n}.txt").write_text(text, encoding="utf-8")
     lines = "".join(json.dumps({"text": text, "label": n % 2}) + "\n" for n, text in enumerate(texts))
     (folder / "text.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer_of_bytes()), encoding="utf-8")
     np.save(folder / "tokens.npy", np.random.default_rng(5).integers(0, 11, 2003).astype(np.uint8))
+
+
+def _tokenizer_of_bytes() -> dict[str, Any]:
+    """A byte-level tokenizer.json without joins, whose id 256 ends documents."""
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
+    end = {
+        "id": 256, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False,
+        "normalized": False, "special": True,
+    }  # fmt: skip
+    model = {"type": "BPE", "vocab": letters(), "merges": []}
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [end], "normalizer": None,
+        "pre_tokenizer": level, "post_processor": None, "decoder": level, "model": model,
+    }  # fmt: skip

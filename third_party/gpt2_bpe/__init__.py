@@ -1,0 +1,1 @@
+"""GPT-2's vocabulary; see README.md in this folder."""
