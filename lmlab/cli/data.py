@@ -86,7 +86,7 @@ def _archives(name: str) -> tuple[Archive, ...]:
     found = {entry.name: origin.archives if origin else () for entry, origin in _origins()}
     known = found | {archive.name: (archive,) for archives in found.values() for archive in archives}
     if name not in known:
-        problem = f"no dataset or archive named '{name}', and no tokenizer that needs one."
+        problem = f"no dataset or archive named '{name}'."
         raise ConfigError(registry.unknown(problem, "dataset and archive", name, list(known)))
     return known[name]
 

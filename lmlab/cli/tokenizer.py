@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training = _action(chosen, "train", "make a vocabulary from texts, and write it to a file", _train)
     training.add_argument("name", metavar="NAME", help="a tokenizer")
     training.add_argument("--data", nargs="+", required=True, metavar="DATASET|FILE",
-                          help="a dataset, whose training split is read, or text files (globs, JSON lines)")  # fmt: skip
+                          help="a dataset, whose training split is read, or text files (globs)")  # fmt: skip
     training.add_argument("--out", required=True, metavar="FILE",
                           help="where to write: tokenizer.json, or .model for sentencepiece")  # fmt: skip
     showing = _action(chosen, "show", "show the ids of a text with the bytes behind them", _show)

@@ -169,7 +169,7 @@ def offsets_are_ranges_of_the_text(tiny: Tiny) -> None:
     assert offsets.shape == (len(tokenizer.encode(SAMPLE)), 2) and offsets.dtype == np.int32
     assert tokenizer.offsets("").shape == (0, 2)
     start, stop = offsets[:, 0], offsets[:, 1]
-    assert 0 <= start.min() and stop.max() <= len(SAMPLE) and (start <= stop).all()
+    assert start.min() >= 0 and stop.max() <= len(SAMPLE) and (start <= stop).all()
     assert (np.diff(start) >= 0).all() and (np.diff(stop) >= 0).all()
     covered = np.zeros(len(SAMPLE), bool)
     for one, other in offsets:

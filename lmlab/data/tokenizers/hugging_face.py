@@ -202,7 +202,7 @@ class HuggingFace:
         try:
             rust.train_from_iterator(_batches(itertools.chain([first], parts)), trainer)
         except UnicodeEncodeError as error:
-            _refuse_surrogates([str(error.object)])
+            refuse_surrogates([str(error.object)])
             raise
         return rust
 
@@ -217,7 +217,7 @@ class HuggingFace:
         try:
             return list(run(texts, add_special_tokens=False))
         except TypeError:  # the library's answer to half of a surrogate pair
-            _refuse_surrogates(texts)
+            refuse_surrogates(texts)
             raise
 
     def _parts(self, text: str) -> Iterator[str]:
@@ -280,7 +280,8 @@ def _concatenated(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays)
 
 
-def _refuse_surrogates(texts: Iterable[str]) -> None:
+def refuse_surrogates(texts: Iterable[str]) -> None:
+    """DataError where a text holds half of a surrogate pair."""
     from lmlab.data.tokenizers.plain import utf8
 
     for text in texts:

@@ -135,7 +135,7 @@ class SentencePiece:
         return [ids if len(ids) else np.array([self.unknown], np.int32) for ids in found]
 
     def offsets(self, text: str) -> np.ndarray:
-        """Range of characters of `text` behind each id, (n, 2) int32; all but the last of a character's bytes have none."""
+        """Range of characters of `text` behind each id, (n, 2) int32; of a character's bytes, the last has it."""
         utf8(text)
         found = self._run.encode(text, return_type="offset_mapping")["offsets"]
         return np.array(found, np.int32).reshape(-1, 2)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import collections
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from lmlab.data.tokenizers.hugging_face import HuggingFace, Vocabulary, check_roles, library
+from lmlab.data.tokenizers.hugging_face import HuggingFace, Vocabulary, check_roles, library, refuse_surrogates
 from lmlab.errors import ConfigError
 from lmlab.ranges import Count
 from lmlab.registry import tokenizers
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONTINUES = "##"
+_BEGINS = "\x01"  # stands before every word while pieces are joined; no normalised text holds a control character
 
 _NAMES = {"pad": "[PAD]", "unknown": "[UNK]", "classify": "[CLS]", "separator": "[SEP]", "mask": "[MASK]"}
 
@@ -29,8 +31,9 @@ class WordPiece(HuggingFace):
     word that cannot be, or has more than 100 characters, is one unknown id. `##` marks pieces inside a word:
       "unaffable!" → "un", "##aff", "##able", "!"
 
-    Fitting joins frequent pairs, as `bpe` does, from the most frequent characters (Google's own trainer is not
-    public). The same texts give the same vocabulary. Ids: the specials, then the pieces.
+    Fitting joins frequent pairs, as `bpe` does, with the beginning of a word as a character of its own (Google's own
+    trainer is not public). The same texts give the same vocabulary. Ids: the specials, each character at the
+    beginning of a word, each within, then the other pieces in the order of their joins.
 
     Bytes: a piece that begins a word stands for it with the space before, so that "a, b" counts as "a , b", and the
     bytes of a text's ids are not exactly those of the text: `lmlab tokenizer train` prints both.
@@ -55,19 +58,45 @@ class WordPiece(HuggingFace):
     def fit(self, texts: Iterable[str]) -> Self:
         """This tokenizer with the pieces of `texts`; ConfigError where the specials lack a role or do not fit."""
         self._check()
+        lib, normalizer, counts = library(), self._normalizer(), collections.Counter[str]()
+        rust = lib.Tokenizer(lib.models.BPE())
+        rust.normalizer = normalizer
+        rust.pre_tokenizer = lib.pre_tokenizers.Sequence([
+            lib.pre_tokenizers.BertPreTokenizer(),
+            lib.pre_tokenizers.Metaspace(replacement=_BEGINS, prepend_scheme="always", split=False),
+        ])  # fmt: skip
+        trainer = lib.trainers.BpeTrainer(
+            vocab_size=self.size + self.alphabet, min_frequency=self.min_count, show_progress=False, special_tokens=[]
+        )
+        self.train(rust, trainer, _counting(texts, normalizer, counts))
+        kept = [letter for _, letter in sorted((-count, letter) for letter, count in counts.items())][: self.alphabet]
+        joined = sorted(rust.get_vocab(with_added_tokens=False).items(), key=lambda pair: pair[1])
+        return self.fitted(self._made_of(kept, [piece for piece, _ in joined]))
+
+    def _made_of(self, letters: list[str], joined: list[str]) -> Vocabulary:
+        """The vocabulary of specials, letters, and joined pieces in the order in which they were joined."""
         lib, names = library(), [_NAMES.get(role, f"[{role.upper()}]") for role in self.specials]
-        rust = lib.Tokenizer(lib.models.WordPiece(unk_token=_NAMES["unknown"], max_input_chars_per_word=100))
-        rust.normalizer = lib.normalizers.BertNormalizer(lowercase=self.lower_case)
-        rust.pre_tokenizer = lib.pre_tokenizers.BertPreTokenizer()
+        single = [*sorted(letters), *(f"{CONTINUES}{letter}" for letter in sorted(letters))]
+        if self.size < len(names) + len(single):
+            raise ConfigError(
+                f"wordpiece.size = {self.size}: {len(names)} specials and {len(letters)} characters, each at the "
+                f"beginning of a word and within, need {len(names) + len(single)}. Or lower wordpiece.alphabet."
+            )
+        known = {_BEGINS, *letters}
+        several = [_spelled(piece) for piece in joined if len(piece) > 1 and known.issuperset(piece)]
+        pieces = list(dict.fromkeys([*names, *single, *filter(None, several)]))[: self.size]
+        ids = {piece: i for i, piece in enumerate(pieces)}
+        model = lib.models.WordPiece(vocab=ids, unk_token=_NAMES["unknown"], max_input_chars_per_word=100)
+        rust = lib.Tokenizer(model)
+        rust.normalizer, rust.pre_tokenizer = self._normalizer(), lib.pre_tokenizers.BertPreTokenizer()
         rust.decoder = lib.decoders.WordPiece(prefix=CONTINUES, cleanup=False)
-        trainer = lib.trainers.WordPieceTrainer(
-            vocab_size=self.size, min_frequency=self.min_count, limit_alphabet=self.alphabet, show_progress=False,
-            special_tokens=names, continuing_subword_prefix=CONTINUES,
-        )  # fmt: skip
-        trained = self.train(rust, trainer, texts)
-        ids = {role: trained.token_to_id(name) for role, name in zip(self.specials, names, strict=True)}
-        ids.setdefault("end_of_text", ids.get("separator", 0))
-        return self.fitted(Vocabulary(trained, ids))
+        rust.add_special_tokens([lib.AddedToken(name, special=True, normalized=False) for name in names])
+        roles = {role: ids[name] for role, name in zip(self.specials, names, strict=True)}
+        ends = "end_of_text" if "end_of_text" in roles else "separator"
+        return Vocabulary(rust, {"end_of_text": roles[ends]} | roles)
+
+    def _normalizer(self) -> Any:
+        return library().normalizers.BertNormalizer(lowercase=self.lower_case)
 
     def piece_bytes(self, piece: str) -> bytes:
         """A piece inside a word as it is, another with the space before it."""
@@ -85,5 +114,16 @@ class WordPiece(HuggingFace):
                 f"{self.name}.specials = {self.specials}: 'unknown' must be among them, and 'separator' or "
                 "'end_of_text', which end documents."
             )
-        if self.size <= len(self.specials):
-            raise ConfigError(f"{self.name}.size = {self.size}: the specials alone are {len(self.specials)}.")
+
+
+def _counting(texts: Iterable[str], normalizer: Any, counts: collections.Counter[str]) -> Iterator[str]:
+    """`texts`, while the characters that words can be made of are counted."""
+    for text in texts:
+        refuse_surrogates([text])
+        counts.update("".join(normalizer.normalize_str(text).split()))
+        yield text
+
+
+def _spelled(piece: str) -> str:
+    """A joined piece as a WordPiece vocabulary has it; "" for the mere beginning of a word."""
+    return piece[1:] if piece.startswith(_BEGINS) else CONTINUES + piece
