@@ -33,9 +33,10 @@ def test_what_is_trained_is_shown_and_trained_on(name, capsys):
     assert (cells[6] == f"{size:,}") == (name != "wordpiece"), "the bytes of the ids are those of the text"
 
     bindings = (
-        "experiment.model = @lstm; lstm.width = 7; lstm.layers = 1; experiment.loss = @autoregressive; experiment.optimizer = @adamw; experiment.dataset = @text_files; "
+        "experiment.model = @lstm; lstm.width = 7; lstm.layers = 1; experiment.loss = @autoregressive; "
+        "experiment.optimizer = @adamw; adamw.learning_rate = 0.1; experiment.dataset = @text_files; "
         "text_files.train = '*.txt'; text_files.valid = '*.txt'; experiment.tokenizer = @hf; "
-        "hf.path = 'tokenizer.json'; experiment.seq_len = 8; experiment.global_batch_size = 2; experiment.steps = 1"
+        "hf.path = 'tokenizer.json'; experiment.seq_len = 8; experiment.global_batch_size = 8; experiment.steps = 1"
     )
     assert main(["train", "--set", bindings, "--run", "runs/a"]) == 0
     kept = json.loads(Path("runs/a/tokenizer.json").read_text())
