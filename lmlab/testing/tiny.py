@@ -11,8 +11,9 @@ A component says how small it can be by a class attribute, gin bindings in a str
 
 Needed are values for required parameters, and sizes that compile in a second; different primes show swapped axes. A
 binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
-`{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11) and
-`tokenizer.json` (bytes, as Hugging Face writes such a file).
+`{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11), `tokenizer.json`
+(bytes, as Hugging Face writes such a file), and `rows.jsonl`, `pairs.tsv`, `messages.po`, `tagged.conll` and
+`questions.json`, each of 41 short examples.
 """
 
 from __future__ import annotations
@@ -206,6 +207,7 @@ def write_files(folder: Path) -> None:
     lines = "".join(json.dumps({"text": text, "label": n % 2}) + "\n" for n, text in enumerate(texts))
     (folder / "text.jsonl").write_text(lines, encoding="utf-8")
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer_of_bytes()), encoding="utf-8")
+    _write_rows(folder)
     np.save(folder / "tokens.npy", np.random.default_rng(5).integers(0, 11, 2003).astype(np.uint8))
 
 
@@ -221,3 +223,27 @@ def _tokenizer_of_bytes() -> dict[str, Any]:
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [end], "normalizer": None,
         "pre_tokenizer": level, "post_processor": None, "decoder": level, "model": model,
     }  # fmt: skip
+
+
+def _write_rows(folder: Path) -> None:
+    """Files of formats that hold labelled texts, pairs, tagged sentences and questions."""
+    numbers = range(41)
+    rows = [{"text": f"{n} lazy dogs", "target": f"chiens : {n}", "label": f"class {n % 2}"} for n in numbers]
+    files = {
+        "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "pairs.tsv": "".join(f"{n} lazy dogs\tchiens paresseux : {n}\n" for n in numbers),
+        "messages.po": "\n".join(f'msgid "{n} lazy dogs\\n"\nmsgstr "chiens paresseux : {n}\\n"\n' for n in numbers),
+        "tagged.conll": "\n".join(f"The DT O\n{n} CD O\nlazy JJ B-DOG\ndogs NNS I-DOG\n" for n in numbers),
+        "questions.json": json.dumps({"data": [{"paragraphs": [_paragraph(n) for n in numbers]}]}),
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _paragraph(n: int) -> dict[str, Any]:
+    """A context with one question, as SQuAD has them."""
+    answer = {"text": f"{n} lazy dogs", "answer_start": 19}
+    return {
+        "context": f"The fox jumps over {n} lazy dogs.",
+        "qas": [{"id": f"q{n}", "question": "Over what?", "answers": [answer]}],
+    }

@@ -1,0 +1,190 @@
+"""Files of the user's: found by path or glob, decompressed, decoded; and what becomes of what is malformed in them."""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import json
+import lzma
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from lmlab.data.tokenizers.plain import utf8
+from lmlab.errors import DataError
+
+Paths = str | tuple[str, ...]
+"""Paths or globs (`**` is any depth), relative to the working directory."""
+
+OnMalformed = Literal["refuse", "drop"]
+
+_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+}
+_BOM = "\ufeff"
+
+
+class Malformed(Exception):
+    """What is wrong with one row of a file, as a sentence.
+
+    Args:
+      problem: the sentence.
+      where: the place in a row of several lines; None: `LeftOut.row` knows it.
+    """
+
+    def __init__(self, problem: str, where: str | None = None) -> None:
+        super().__init__(problem)
+        self.where = where
+
+
+class LeftOut:
+    """Counts what is left out on the way from the files of a dataset to its examples, by reason.
+
+    Args:
+      dataset: its name, for messages.
+      malformed: `refuse` makes the first malformed row a DataError; `drop` counts it and goes on.
+    """
+
+    def __init__(self, dataset: str, malformed: OnMalformed = "refuse") -> None:
+        self._dataset = dataset
+        self._refuses = malformed == "refuse"
+        self.counts: Counter[str] = Counter()
+
+    @contextmanager
+    def row(self, where: str) -> Iterator[None]:
+        """Within it, `Malformed` drops the row at `where`, or refuses it in one line."""
+        try:
+            yield
+        except Malformed as problem:
+            if self._refuses:
+                raise DataError(
+                    f"{problem.where or where}: {problem} Correct it, or drop and count what is malformed: "
+                    f"{self._dataset}.malformed = 'drop'."
+                ) from None
+            self.counts["malformed"] += 1
+
+    @property
+    def notes(self) -> dict[str, float]:
+        """The counts by reason, sorted; a reason that never occurred is not there."""
+        return {reason: float(self.counts[reason]) for reason in sorted(self.counts) if self.counts[reason]}
+
+
+def files(patterns: Paths, where: str) -> list[str]:
+    """The files that paths and globs name: each pattern's own sorted, in the order of the patterns.
+
+    Raises:
+      DataError: a pattern names no file; the message begins with `where`, the parameter that holds it.
+    """
+    several = (patterns,) if isinstance(patterns, str) else patterns
+    return [file for pattern in several for file in _named(pattern, where)]
+
+
+def _named(pattern: str, where: str) -> list[str]:
+    expanded = str(Path(pattern).expanduser())
+    if Path(expanded).is_file():
+        return [expanded]
+    everything = glob.glob(expanded, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
+    found = sorted(name for name in everything if Path(name).is_file())
+    if not found:
+        what = "no file matches it" if glob.has_magic(pattern) else "no such file"
+        raise DataError(f"{where}: '{pattern}': {what} (looked in {Path.cwd()}).")
+    return found
+
+
+def suffix_of(file: str) -> str:
+    """The last suffix that does not name a compression, in lower case: `.csv` of `a.CSV.gz`."""
+    suffixes = [suffix.lower() for suffix in Path(file).suffixes if suffix not in _DECOMPRESS]
+    return suffixes[-1] if suffixes else ""
+
+
+def contents(file: str) -> bytes:
+    """The bytes of a file, decompressed by its suffix; DataError where it cannot be read or is damaged."""
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}.") from error
+    decompress = _DECOMPRESS.get(Path(file).suffix)
+    if decompress is None:
+        return data
+    try:
+        return decompress(data)
+    # A damaged stream shows as any of these; gzip and bz2 name a truncated one EOFError, lzma its own error.
+    except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
+        raise DataError(
+            f"{file}: its compressed data is damaged or ends too early ({error}). Fetch it again."
+        ) from error
+
+
+def decoded(file: str, data: bytes) -> str:
+    """UTF-8 as text, exactly; DataError names the first byte that is none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file}: byte {error.start} (0x{data[error.start]:02x}) is not UTF-8. "
+            "Convert the file, for example with iconv -t UTF-8."
+        ) from None
+
+
+def row_text(file: str, encoding: str = "UTF-8") -> str:
+    """The text of a file of rows, without a byte order mark.
+
+    Bytes that are none of the encoding become lone surrogates (PEP 383), so that `check_bytes` finds the row that they
+    stand in and the other rows can be read.
+    """
+    return contents(file).decode(encoding, errors="surrogateescape").removeprefix(_BOM)
+
+
+def check_bytes(raw: str, encoding: str = "UTF-8", where: str | None = None) -> str:
+    """The text itself; Malformed where `row_text` found a byte in it that is none of the encoding."""
+    try:
+        raw.encode()
+    except UnicodeEncodeError as error:
+        raise Malformed(f"byte 0x{ord(raw[error.start]) - 0xDC00:02x} is not {encoding}.", where) from None
+    return raw
+
+
+def text_of(value: Any, what: str) -> str:
+    """A value that has to be a text with something in it; `what` it is stands in the message of Malformed."""
+    if value is None or value == "":
+        raise Malformed(f"no {what}.")
+    if not isinstance(value, str):
+        raise Malformed(f"the {what} is no text but {json.dumps(value, default=str)[:40]}.")
+    try:
+        utf8(value)
+    except DataError as error:
+        raise Malformed(f"{what}: {error}") from None
+    return value
+
+
+def lines(file: str, encoding: str = "UTF-8") -> Iterator[tuple[str, str]]:
+    """Every line with where it stands (`file:number`), see `row_text`; lines end with LF or CRLF."""
+    found = row_text(file, encoding).split("\n")
+    if not found[-1]:
+        found.pop()
+    for number, line in enumerate(found, 1):
+        yield f"{file}:{number}", line.removesuffix("\r")
+
+
+def json_lines(file: str, left_out: LeftOut) -> Iterator[tuple[str, Any]]:
+    """The value on every line that is not blank, with where it stands."""
+    for where, line in lines(file):
+        if line.strip():
+            with left_out.row(where):
+                yield where, json_value(line)
+
+
+def json_value(line: str) -> Any:
+    """What a line of JSON says; Malformed where it is none."""
+    try:
+        return json.loads(check_bytes(line))
+    except json.JSONDecodeError as error:
+        raise Malformed(f"not JSON: {error.msg} at character {error.colno}.") from None
+    except RecursionError:
+        raise Malformed("not JSON that can be read: nested too deeply.") from None
