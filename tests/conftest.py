@@ -19,6 +19,7 @@ for flag in ("--xla_force_host_platform_device_count=8", "--xla_backend_optimiza
     if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 _cache = Path(tempfile.gettempdir()) / f"lmlab-tests-{os.getuid()}"
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -229,7 +229,7 @@ class HubExamples(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return HubExamples(self._rows, self._places[index])
-        return next(self._rows.at(self._places[index : index + 1] if index != -1 else self._places[-1:]))
+        return next(self._rows.at([self._places[index]]))
 
     def __iter__(self) -> Iterator[Any]:
         return self._rows.at(self._places)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import gettext
 import re
 from collections.abc import Iterator
@@ -131,12 +130,14 @@ def _encoding(file: str) -> str:
     named = _CHARSET.search(contents(file))
     if named is None or named[1] == b"CHARSET":
         return "UTF-8"
+    encoding = named[1].decode()
     try:
-        return codecs.lookup(named[1].decode()).name
-    except LookupError:
+        b" ".decode(encoding)
+    except (LookupError, UnicodeDecodeError):  # no codec of texts, or one that is not as ASCII
         raise DataError(
-            f"{file}: its header names an unknown charset, {named[1].decode()}. Convert it: msgconv -t UTF-8."
+            f"{file}: its header names an unknown charset, {encoding}. Convert it: msgconv -t UTF-8."
         ) from None
+    return encoding
 
 
 def _unescaped(text: str, where: str) -> str:
