@@ -10,7 +10,7 @@ import lzma
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,23 +56,41 @@ class LeftOut:
         self._refuses = malformed == "refuse"
         self.counts: Counter[str] = Counter()
 
-    @contextmanager
-    def row(self, where: str) -> Iterator[None]:
+    def row(self, where: str) -> AbstractContextManager[None]:
         """Within it, `Malformed` drops the row at `where`, or refuses it in one line."""
-        try:
-            yield
-        except Malformed as problem:
-            if self._refuses:
-                raise DataError(
-                    f"{problem.where or where}: {problem} Correct it, or drop and count what is malformed: "
-                    f"{self._dataset}.malformed = 'drop'."
-                ) from None
-            self.counts["malformed"] += 1
+        return _Row(self, where)
+
+    def malformed(self, where: str, problem: Malformed) -> None:
+        """Counts a malformed row, or refuses it."""
+        if self._refuses:
+            raise DataError(
+                f"{problem.where or where}: {problem} Correct it, or drop and count what is malformed: "
+                f"{self._dataset}.malformed = 'drop'."
+            ) from None
+        self.counts["malformed"] += 1
 
     @property
     def notes(self) -> dict[str, float]:
         """The counts by reason, sorted; a reason that never occurred is not there."""
         return {reason: float(self.counts[reason]) for reason in sorted(self.counts) if self.counts[reason]}
+
+
+class _Row(AbstractContextManager[None]):
+    """See `LeftOut.row`; a class, which is entered faster than a generator: every row is, up to three times."""
+
+    __slots__ = ("_left_out", "_where")
+
+    def __init__(self, left_out: LeftOut, where: str) -> None:
+        self._left_out, self._where = left_out, where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> bool:
+        if not isinstance(problem, Malformed):
+            return False
+        self._left_out.malformed(self._where, problem)
+        return True
 
 
 def files(patterns: Paths, where: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +182,7 @@ class _Rows:
 
     def _kept(self, shares: tuple[float, float], left_out: LeftOut) -> Iterator[tuple[int, str, Any]]:
         """Place, split and example of every row that is whole."""
-        for place, record in enumerate(self._records(self.table)):
+        for place, record in enumerate(self._records(lambda: self.table.iter(batch_size=_AT_A_TIME))):
             with left_out.row(self._at(place)):
                 example = self.example(place, record)
                 if example is None:
@@ -190,9 +190,10 @@ class _Rows:
                 else:
                     yield place, split_of(split_key(example), *shares), example
 
-    def _records(self, table: Any) -> Iterator[dict[str, Any]]:
+    def _records(self, batches: Callable[[], Iterable[Mapping[str, Sequence[Any]]]]) -> Iterator[dict[str, Any]]:
+        """Row by row what the library gives in columns."""
         with _in_one_line(self.where, "it"):
-            for batch in table.iter(batch_size=_AT_A_TIME):
+            for batch in batches():
                 yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
     def _at(self, place: int) -> str:
@@ -200,8 +201,9 @@ class _Rows:
 
     def at(self, places: Sequence[int]) -> Iterator[Any]:
         """The examples at some places, of rows that are known to be whole."""
-        chosen = self.table.select(places)
-        for place, record in zip(places, self._records(chosen), strict=True):
+        starts = range(0, len(places), _AT_A_TIME)
+        records = self._records(lambda: (self.table[list(places[start : start + _AT_A_TIME])] for start in starts))
+        for place, record in zip(places, records, strict=True):
             yield self.example(place, record)
 
     def example(self, place: int, record: Mapping[str, Any]) -> Any:
@@ -229,7 +231,8 @@ class HubExamples(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return HubExamples(self._rows, self._places[index])
-        return next(self._rows.at([self._places[index]]))
+        place = self._places[index]
+        return self._rows.example(place, self._rows.table[place])
 
     def __iter__(self) -> Iterator[Any]:
         return self._rows.at(self._places)
