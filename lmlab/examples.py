@@ -83,10 +83,18 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """One stream of token ids: a 1-d integer array, possibly memory-mapped."""
+    """One stream of token ids: a 1-d integer array, possibly memory-mapped.
+
+    Args:
+      ids: what is predicted, each but the first.
+      source: where it stands.
+      starts: for a stream of documents with an end-of-text id before, between and behind them, the place of each
+        document's first id, increasing; None: it is one document.
+    """
 
     ids: np.ndarray
     source: str = ""
+    starts: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ def add_plugins(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     )  # fmt: skip
 
 
-def resolve_arguments(args: argparse.Namespace, root: str = "experiment") -> Resolved:
-    """The configuration that the arguments describe.
+def resolve_arguments(args: argparse.Namespace, root: str = "experiment", parts: Sequence[str] = ()) -> Resolved:
+    """The configuration that the arguments describe, or these parts of it.
 
     Raises:
       ConfigError: nothing is given, or the configuration cannot be run as written.
@@ -49,4 +50,4 @@ def resolve_arguments(args: argparse.Namespace, root: str = "experiment") -> Res
         raise ConfigError(f"no configuration is given. Name a gin file.{there}")
     from lmlab.config import resolve
 
-    return resolve(files, args.overrides, args.plugins, root)
+    return resolve(files, args.overrides, args.plugins, root, parts)

@@ -1,9 +1,10 @@
-"""Corpora: fetch them, list what is here, and look at the rows that a model is trained on.
+"""Corpora: fetch them, list what is here, look at the rows that a model is trained on, and tokenise them once.
 
 lmlab data list
 lmlab data fetch state_of_the_union brown
 lmlab data show brown --seq-len 24
 lmlab data show atis_slots --features TagBatch
+lmlab data prepare experiments/quickstart.gin --out stores/stdlib
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmlab import registry
 from lmlab.batches import TokenBatch
+from lmlab.cli import data_prepare
 from lmlab.cli.configuration import add_plugins
 from lmlab.cli.table import print_heading, print_table
 from lmlab.data.archives import Archive, Origin, data_folder
@@ -54,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", dest="overrides", action="append", default=[], metavar="'NAME.parameter = 1'",
         help="gin statements for dataset and tokenizer, separated by ';'; may be repeated",
     )  # fmt: skip
+    preparing = chosen.add_parser("prepare", help="tokenise a corpus once", description=data_prepare.__doc__,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    preparing.set_defaults(act=data_prepare.run)
+    data_prepare.add_arguments(preparing)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("lmlab.cli.generate", "sample text from a run"),
     "check": ("lmlab.cli.check", "say what a configuration would do and cost, without computing anything"),
     "replay": ("lmlab.cli.replay", "run one step of a run again, looking for the first operation that is not finite"),
-    "data": ("lmlab.cli.data", "fetch corpora, list them, and show training rows"),
+    "data": ("lmlab.cli.data", "fetch corpora, list them, show training rows, and tokenise them once"),
     "tokenizer": ("lmlab.cli.tokenizer", "train a tokenizer to a file, and show what one makes of a text"),
     "list": ("lmlab.cli.list", "list components by kind"),
     "describe": ("lmlab.cli.describe", "show one component: what it is, its parameters and defaults"),

@@ -22,6 +22,7 @@ def resolve(
     overrides: Sequence[str] | Mapping[str, Value] | str = (),
     plugins: Sequence[str] = (),
     root: str = "experiment",
+    parts: Sequence[str] = (),
 ) -> Resolved:
     """Reads a configuration and resolves it into a Spec, or says everything that is wrong with it.
 
@@ -31,6 +32,8 @@ def resolve(
         lines of their own or separated by `;`. In Python also `{"gpt.layers": 6}`.
       plugins: `path/to/file.py` or `dotted.module` of each plug-in, beside those that the files import.
       root: the component that the Spec describes.
+      parts: resolve only these parameters of the root (none: all). Bindings of what then has no place in the Spec are
+        checked for their names only, so that a whole experiment's file serves a command that reads a part of it.
 
     Raises:
       ConfigError: see the tests in tests/acceptance/test_refusals.py for every mistake that is refused.
@@ -42,8 +45,9 @@ def resolve(
     statements = read_statements(paths, overrides)
     loaded += [_import(module, place) for module, place in statements.imports]
     tree = Tree(settle(statements))
-    spec = tree.grow(root)
-    refuse(unconsumed(tree, root))
+    spec = tree.grow(root, parts)
+    if not parts:
+        refuse(unconsumed(tree, root))
     names = dict.fromkeys(map(registry.plugin_name, loaded))
     return Resolved(spec, FrozenDict(tree.provenance), tuple(paths), tuple(overrides), tuple(names))
 

@@ -64,12 +64,13 @@ class Tree:
         """The scopes that each component of the tree is used under."""
         self.uses: list[Use] = []
         self._root = ""
+        self._parts: Sequence[str] = ()
         self._open_components: list[tuple[str, str]] = []
         self._open_macros: list[str] = []
 
-    def grow(self, root: str) -> Spec:
-        """The Spec of the component `root`; one ConfigError with all problems, if there are any."""
-        self._root = root
+    def grow(self, root: str, parts: Sequence[str] = ()) -> Spec:
+        """The Spec of the component `root`, or of these of its parameters; one ConfigError with all problems."""
+        self._root, self._parts = root, parts
         for binding in self.bindings.winners.values():
             if binding.parameter:
                 self._check_key(binding)
@@ -133,6 +134,8 @@ class Tree:
         kwargs = {}
         before = len(self.problems)
         for parameter in parameters(entry).values():
+            if not path and self._parts and parameter.name not in self._parts:
+                continue
             try:
                 kwargs[parameter.name] = self._parameter(
                     entry, parameter, join_path(path, parameter.name), origin.scope

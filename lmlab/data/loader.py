@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_TOGETHER = 1 << 24  # ids looked at together: they may be a memory map of more than the memory
+
 
 def open_data(
     dataset: Dataset,
@@ -52,7 +54,8 @@ def open_data(
 
     Args:
       dataset: where the examples come from.
-      tokenizer: for datasets of text; fitted on the training examples in use unless `saved_tokenizer` is given.
+      tokenizer: for datasets of text; fitted on the training examples in use unless `saved_tokenizer` is given. A
+        dataset that was made with a tokenizer has it, fitted, as its `tokenizer`, which serves where this is None.
       seq_len: T.
       source_len, packing, overlong, unseen_label: see `features.Setting`.
       buckets: widths below `seq_len` of training batches that hold short rows alone; see `features.buckets`.
@@ -70,7 +73,9 @@ def open_data(
     for part in parts:
         conversion(part.example, reads)
         _check_fit(_name_of(part), part, tokenizer, max_examples)
-    if tokenizer is not None:
+    if tokenizer is None:
+        tokenizer = _brought(parts)
+    else:
         if saved_tokenizer is None:
             examples = (example for part in parts for example in part.split("train")[:max_examples])
             tokenizer = tokenizer.fit(text for example in examples for text in texts_of(example))
@@ -302,7 +307,11 @@ class EvalBatches:
     @property
     def unknown(self) -> int:
         """Targets that the tokenizer does not know (its id for the unknown); 0 for tokenizers that know everything."""
-        return 0 if self._unknown is None else int(np.count_nonzero(self._rows.ids == self._unknown))
+        if self._unknown is None:
+            return 0
+        ids = self._rows.ids
+        parts = (ids[start : start + _TOGETHER] for start in range(0, len(ids), _TOGETHER))
+        return sum(int(np.count_nonzero(part == self._unknown)) for part in parts)
 
 
 def _order(rows: Rows, seed: int, batch: int) -> Order | MixedOrder | BucketOrder:
@@ -323,8 +332,19 @@ def _filled(values: np.ndarray, missing: int) -> np.ndarray:
     return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
 
 
+def _brought(parts: Sequence[Dataset]) -> Tokenizer | None:
+    """The fitted tokenizer that the datasets were made with; None where they have none."""
+    found = [getattr(part, "tokenizer", None) for part in parts]
+    if len({None if tokenizer is None else digest_json(tokenizer.to_json()) for tokenizer in found}) > 1:
+        raise ConfigError(
+            f"{', '.join(map(_name_of, parts))} were made with different tokenizers, or some with none: their ids do not "
+            "mean the same. Prepare them with one."
+        )
+    return found[0]
+
+
 def _check_fit(name: str, dataset: Dataset, tokenizer: Tokenizer | None, max_examples: int | None) -> None:
-    if dataset.example not in IDS and tokenizer is None:
+    if dataset.example not in IDS and tokenizer is None and getattr(dataset, "tokenizer", None) is None:
         raise ConfigError(f"the dataset '{name}' yields text: set experiment.tokenizer, for example to @bytes.")
     if dataset.example in IDS and tokenizer is not None:
         raise ConfigError(f"the dataset '{name}' yields ids, not text: leave experiment.tokenizer unset.")

@@ -12,8 +12,9 @@ A component says how small it can be by a class attribute, gin bindings in a str
 Needed are values for required parameters, and sizes that compile in a second; different primes show swapped axes. A
 binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
 `{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11), `tokenizer.json`
-(bytes, as Hugging Face writes such a file), and `rows.jsonl`, `pairs.tsv`, `messages.po`, `tagged.conll` and
-`questions.json`, each of 41 short examples.
+(bytes, as Hugging Face writes such a file), `rows.jsonl`, `pairs.tsv`, `messages.po`, `tagged.conll` and
+`questions.json`, each of 41 short examples, and two stores of the documents, `prepared` (in bytes) and
+`prepared_examples`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 from lmlab.batches import TokenBatch
 from lmlab.config import Resolved, resolve
 from lmlab.data.features import CONVERSIONS
+from lmlab.data.prepared import Request, prepare
 from lmlab.data.tokenizers.byte_level import letters
 from lmlab.examples import IDS
 from lmlab.registry import Entry, datasets, find, losses, models
@@ -208,6 +210,11 @@ def write_files(folder: Path) -> None:
     (folder / "text.jsonl").write_text(lines, encoding="utf-8")
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer_of_bytes()), encoding="utf-8")
     _write_rows(folder)
+    shares = "text_files.valid_share = 0.2; text_files.test_share = 0.2"
+    documents = resolve([], [f"text_files.train = '{folder}/text/*.txt'; {shares}"], root="text_files").spec
+    for name in ("prepared", "prepared_examples"):
+        request = Request(documents, resolve([], root="bytes").spec, shard_size=3000, examples=name != "prepared")
+        prepare(request, folder / name, lambda line: None)
     np.save(folder / "tokens.npy", np.random.default_rng(5).integers(0, 11, 2003).astype(np.uint8))
 
 

@@ -74,10 +74,12 @@ def check_dataset(dataset: Spec, loss: Spec) -> None:
     component: Any = datasets.get(dataset.name)
     objective: Any = losses.get(loss.name)
     reads = objective.reads
-    if not isinstance(getattr(component, "example", None), type) or (component.example, reads) in CONVERSIONS:
-        return  # what a function or a mixture makes is known only when it is made: see `lmlab.data.conversion`
+    example = getattr(component, "example", None)
+    if not isinstance(example, type) or (example, reads) in CONVERSIONS:
+        # What a function, a mixture or a store makes is known only when it is made: see `lmlab.data.conversion`.
+        return
     raise ConfigError(
-        f"the loss '{loss.name}' cannot read the dataset '{dataset.name}': it yields {component.example.__name__}, the "
+        f"the loss '{loss.name}' cannot read the dataset '{dataset.name}': it yields {example.__name__}, the "
         f"loss reads a {reads.__name__}.\n  datasets that fit: {', '.join(datasets_for(reads)) or 'none'}"
     )
 

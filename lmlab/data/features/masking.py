@@ -98,7 +98,7 @@ def document_to_maskable(examples: Sequence[Document], setting: Setting, trainin
 
 @converts(Tokens, MaskableBatch)
 def tokens_to_maskable(examples: Sequence[Tokens], setting: Setting, training: bool) -> Rows:
-    """Streams of ids; every id may be masked, and is a word of its own.
+    """Streams of ids; without a tokenizer, every id may be masked, and is a word of its own.
 
     Example: Tokens(ids(5, 6, 7, 8)), seq_len=3
       tokens      = [[5 6 7]]
@@ -106,4 +106,6 @@ def tokens_to_maskable(examples: Sequence[Tokens], setting: Setting, training: b
       weights     = [[1 1 1]]
       word_starts = [[1 1 1]]
     """
-    return _maskable(token_stream(examples), setting, training)
+    if setting.tokenizer is not None:
+        setting.special("mask")
+    return _maskable(token_stream(examples, documents=setting.packing == "first_fit"), setting, training)

@@ -161,12 +161,25 @@ def text_stream(documents: Sequence[Text], tokenizer: Tokenizer) -> Stream:
     return Stream(ids, np.array([[0, len(ids) - 1]]), np.stack([edges[:-1], edges[1:]], axis=1))
 
 
-def token_stream(examples: Sequence[Tokens]) -> Stream:
-    """Streams of ids as they are (one stays the memory map that it is); none is predicted across two of them."""
+def token_stream(examples: Sequence[Tokens], documents: bool = True) -> Stream:
+    """Streams of ids as they are (one stays the memory map that it is); none is predicted across two of them.
+
+    Without `documents`, each stream counts as one: those of a large corpus take memory, and windows need none.
+    """
     ids = examples[0].ids if len(examples) == 1 else np.concatenate([example.ids for example in examples])
     edges = np.cumsum([0, *(len(example.ids) for example in examples)])
     spans = np.stack([edges[:-1], np.maximum(edges[1:] - 1, edges[:-1])], axis=1)
-    return Stream(ids, spans, spans)
+    if not documents:
+        return Stream(ids, spans, spans)
+    return Stream(ids, spans, np.concatenate([_documents(*each) for each in zip(examples, spans, strict=True)]))
+
+
+def _documents(example: Tokens, span: np.ndarray) -> np.ndarray:
+    """Ranges of pairs of the documents of a stream: each from the end-of-text before it to the one behind it."""
+    if example.starts is None:
+        return span[None]
+    edges = np.append(np.asarray(example.starts).astype(np.int64) - 1 + span[0], span[1])
+    return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def _rows(stream: Stream, setting: Setting, training: bool) -> Rows:
@@ -211,4 +224,4 @@ def tokens_to_tokens(examples: Sequence[Tokens], setting: Setting, training: boo
       targets = [[6 7]]
       weights = [[1 1]]
     """
-    return _rows(token_stream(examples), setting, training)
+    return _rows(token_stream(examples, documents=setting.packing == "first_fit"), setting, training)
