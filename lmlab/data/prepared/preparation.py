@@ -204,7 +204,7 @@ class _Preparation:
             contents.append(_text(example) if self.streamed else to_json(example))
             sources.append(example.source)
             size += len(contents[-1])
-            if size >= CHUNK or len(contents) == _DOCUMENTS:
+            if size >= min(CHUNK, self.request.shard_size - in_shard) or len(contents) == _DOCUMENTS:
                 yield Chunk(shard, sources, contents)
                 in_shard += size
                 sources, contents, size = [], [], 0

@@ -19,6 +19,7 @@ from lmlab.errors import DataError
 _WAY_OUT = {
     errno.ENOSPC: "The disk is full: free some space, then run the same command again; finished shards are kept.",
     errno.EDQUOT: "The quota is used up: free some space, then run the same command again; finished shards are kept.",
+    errno.EFBIG: "The file size limit is reached: raise it, or lower --shard-size.",
     errno.EACCES: "Give yourself the permission, or choose another folder with --out.",
     errno.EPERM: "Give yourself the permission, or choose another folder with --out.",
     errno.EROFS: "The file system is read-only: choose another folder with --out.",
