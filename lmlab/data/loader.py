@@ -337,8 +337,8 @@ def _brought(parts: Sequence[Dataset]) -> Tokenizer | None:
     found = [getattr(part, "tokenizer", None) for part in parts]
     if len({None if tokenizer is None else digest_json(tokenizer.to_json()) for tokenizer in found}) > 1:
         raise ConfigError(
-            f"{', '.join(map(_name_of, parts))} were made with different tokenizers, or some with none: their ids do not "
-            "mean the same. Prepare them with one."
+            f"{', '.join(map(_name_of, parts))} were made with different tokenizers, or some with none: their ids do "
+            "not mean the same. Prepare them with one."
         )
     return found[0]
 
