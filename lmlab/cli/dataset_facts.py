@@ -12,8 +12,7 @@ from lmlab.data.archives import Origin
 from lmlab.data.fingerprints import digest_json
 from lmlab.errors import LmlabError, NotFetched
 
-_ENDLESS = 1 << 32
-"""Examples from which on a split is one that is drawn for ever."""
+_ENDLESS = 1 << 32  # examples from which on a split is one that is drawn for ever
 
 
 def print_facts(entry: registry.Entry, plugins: Sequence[str]) -> None:
@@ -60,6 +59,9 @@ def _contents(dataset: Any) -> Iterator[list[str]]:
         if found := getattr(dataset, names, ()):
             shown = ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
             yield [names, f"{len(found)}: {shown}"]
-    for name, value in {**getattr(dataset, "notes", {}), **(dataset.known() if hasattr(dataset, "known") else {})}.items():
+    for name, value in {
+        **getattr(dataset, "notes", {}),
+        **(dataset.known() if hasattr(dataset, "known") else {}),
+    }.items():
         yield [name, f"{value:.6g}"]
     yield ["fingerprint", digest_json(dataset.fingerprint())[:16]]

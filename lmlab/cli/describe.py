@@ -1,6 +1,6 @@
 """Describe a component: its kind, where it is defined, its documentation, and its parameters with their defaults.
 
-Of a dataset, also what is known of it exactly: its entropy, the best loss that can be reached, the chance level.
+Of a dataset, also where it comes from, its splits, and what is known of it exactly: entropy, optimum, chance level.
 
 lmlab describe gpt
 lmlab describe dataset hmm_source
@@ -13,9 +13,10 @@ import inspect
 
 from lmlab import registry
 from lmlab.cli.configuration import add_plugins
+from lmlab.cli.dataset_facts import print_facts
 from lmlab.cli.list import kind_named
 from lmlab.cli.table import print_heading, print_table
-from lmlab.config import REQUIRED, parameters, resolve, spell, spell_value, supplied_parameters
+from lmlab.config import REQUIRED, parameters, spell, spell_value, supplied_parameters
 from lmlab.errors import ConfigError
 
 
@@ -42,10 +43,8 @@ def run(args: argparse.Namespace) -> int:
         print("It has no parameters.")
     if given := supplied_parameters(entry):
         print(f"\nGiven by the program: {', '.join(given)}")
-    if hasattr(entry.component, "known") and all(p.default is not REQUIRED for p in known.values()):
-        print_heading("\nKnown of it, with these defaults:")
-        facts = resolve([], [], args.plugins, entry.name).build().known()
-        print_table([[f"  {fact}", f"{number:.6g}"] for fact, number in facts.items()])
+    if entry.kind == "dataset":
+        print_facts(entry, args.plugins)
     return 0
 
 

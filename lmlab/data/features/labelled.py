@@ -80,7 +80,8 @@ def tagged_to_tags(examples: Sequence[TaggedText], setting: Setting, training: b
         tags, weights = np.zeros(len(tokens), np.int32), np.zeros(len(tokens), np.float32)
         tags[starts[:fitting]] = [ids.get(tag, -1) for tag in examples[i].tags[:fitting]]
         weights[starts[:fitting]] = 1
-        for name, values in zip(fields, (tokens, np.ones(len(tokens)), tags, weights), strict=True):
+        made: tuple[np.ndarray, ...] = (tokens, np.ones(len(tokens), np.int32), tags, weights)
+        for name, values in zip(fields, made, strict=True):
             fields[name].append(values)
     ragged = {
         name: Ragged(values, setting.seq_len, np.float32 if name == "weights" else np.int32)
