@@ -12,9 +12,9 @@ A component says how small it can be by a class attribute, gin bindings in a str
 Needed are values for required parameters, and sizes that compile in a second; different primes show swapped axes. A
 binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
 `{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11),
-`tokenizer.json` (bytes, as Hugging Face writes such a file), `rows.jsonl`, `pairs.tsv`, `messages.po`, `tagged.conll` and
-`questions.json`, each of 41 short examples, and two stores of the documents, `prepared` (in bytes) and
-`prepared_examples`.
+`tokenizer.json` (bytes, as Hugging Face writes such a file); with `rows.jsonl`, `pairs.tsv`, `messages.po`,
+`tagged.conll` and `questions.json`, each of 41 short examples; and with two stores of the documents, `prepared` (in
+bytes) and `prepared_examples`.
 """
 
 from __future__ import annotations
