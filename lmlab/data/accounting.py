@@ -54,11 +54,6 @@ class Account(NamedTuple):
     unknown: int | None
     bytes_of_ids: int
 
-    @property
-    def bytes_per_counted(self) -> float:
-        """By what to multiply a count of bytes behind ids, on average, to have bytes of text."""
-        return self.bytes / self.bytes_of_ids if self.bytes_of_ids else float("nan")
-
 
 def account(tokenizer: Tokenizer, texts: Sequence[str]) -> Account:
     """The account of a fitted tokenizer on texts; they are encoded a part at a time."""

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmlab.data.accounting import text_tables
+from lmlab.data.accounting import account, text_tables
 from lmlab.data.tokenizers.plain import Bytes, Characters
+from lmlab.data.tokenizers.words import Words
 
 
 class Pieces:
@@ -43,3 +44,11 @@ def test_words_do_not_depend_on_the_tokenizer(text):
         ids = np.concatenate([[tokenizer.end_of_text], tokenizer.encode(text)])
         counts.add(int(text_tables(tokenizer).words(ids[:-1], ids[1:]).sum()))
     assert counts == {len(text.encode().split())}
+
+
+def test_an_account_shows_what_a_lossy_tokenizer_loses():
+    texts = ["the  cät", "a the\n"] * 300
+    assert account(Bytes(), texts) == (600, 300 * (9 + 6), 300 * (9 + 6), None, 300 * (9 + 6))
+    words = Words().fit(["the cät"])
+    # "the  cät" is 9 bytes, its ids " the" and " cät" 9; "a the\n" is 6 bytes, its ids <unk> and " the" 4
+    assert account(words, texts) == (600, 300 * (9 + 6), 300 * 4, 300, 300 * (9 + 4))
