@@ -77,8 +77,9 @@ def open_data(
         tokenizer = _brought(parts)
     else:
         if saved_tokenizer is None:
-            examples = (example for part in parts for example in part.split("train")[:max_examples])
-            tokenizer = tokenizer.fit(text for example in examples for text in texts_of(example))
+            # A corpus that is missing is missed here, also by a tokenizer that reads nothing of it.
+            taken = [part.split("train")[:max_examples] for part in parts]
+            tokenizer = tokenizer.fit(text for examples in taken for example in examples for text in texts_of(example))
         else:
             tokenizer = tokenizer.from_json(saved_tokenizer)
     setting = Setting(

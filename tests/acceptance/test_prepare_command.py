@@ -79,7 +79,8 @@ def test_a_dataset_and_a_tokenizer_are_enough(folder, capsys):
     assert main(["data", "prepare", "--set", chosen, "--out", "store"]) == 0
     capsys.readouterr()
     assert main(["data", "show", "prepared", "--set", "prepared.path = 'store'", "--seq-len", "3"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0][:3] == ["row", "t", "token"] and [row[1] for row in rows[1:4]] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lmlab.config import build, spec_to_json
 from lmlab.contracts import Dataset, Spec, Text
 from lmlab.data.fingerprints import compare_fingerprints
 from lmlab.data.prepared.records import to_json
+from lmlab.data.prepared.shards import Shards
 from lmlab.data.prepared.store import (
     FORMAT,
     MANIFEST,
@@ -29,16 +32,13 @@ from lmlab.data.prepared.store import (
     manifest_text,
     read_manifest,
     read_tokenizer,
-    shard_path,
 )
-from lmlab.data.prepared.workers import Chunk, Ids, Recipe, Workers, id_type
+from lmlab.data.prepared.workers import Chunk, Recipe, Workers, id_type
 from lmlab.data.prepared.writing import (
     Part,
     RecordsPart,
     StreamPart,
     held,
-    is_whole,
-    pieces,
     replace_text,
     writing,
 )
@@ -123,7 +123,6 @@ class _Preparation:
             "splits": {},
         }
         self.began = time.monotonic()
-        self._made = 0
 
     def run(self) -> Path:
         """Makes what is missing."""
@@ -143,7 +142,11 @@ class _Preparation:
         self._save()
         with writing(self.folder):
             (self.folder / UNFINISHED).replace(path)
-        self.say(f"{self.folder}: prepared in {time.monotonic() - self.began:.0f} s")
+        name = "prepared" if self.streamed else "prepared_examples"
+        self.say(
+            f"{self.folder}: prepared in {self._seconds()}. Read it: experiment.dataset = @{name}, "
+            f"{name}.path = '{self.folder}', experiment.tokenizer = None"
+        )
         return path
 
     # --- what is there ---
@@ -183,9 +186,9 @@ class _Preparation:
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         self.manifest["tokenizer"] = {"name": spec.name, "vocab_size": tokenizer.vocab_size, "sha256": sha256}
         self.manifest["dtype"] = id_type(tokenizer).name
-        self.manifest["first"] = tokenizer.end_of_text
+        self.manifest["end_of_text"] = tokenizer.end_of_text
         self._save()
-        self.say(f"{spec.name}: {tokenizer.vocab_size:,} ids, fitted in {time.monotonic() - self.began:.0f} s")
+        self.say(f"{spec.name}: {tokenizer.vocab_size:,} ids, fitted in {self._seconds()}")
         return Recipe(spec, json.loads(text), plugins)
 
     # --- the documents ---
@@ -215,128 +218,49 @@ class _Preparation:
 
     def _split(self, split: str, workers: Workers) -> None:
         """Writes the shards of a split that are not there."""
-        writer = _SplitWriter(self, split)
+        found = self.manifest["splits"].get(split, {}).get("shards", [])
+        shards = Shards(self.folder, split, [Shard(**facts) for facts in found], self._part, self._record)
         chunks = self._chunks(split)
         try:
             if self.streamed:
-                for chunk, ids in workers.encode(chunks, writer.finished):
-                    writer.take(chunk, ids)
+                for chunk, ids in workers.encode(chunks, shards.finished):
+                    shards.take(chunk, ids)
             else:
                 for chunk in chunks:
-                    writer.take(chunk, None if chunk.shard in writer.finished else chunk.contents)
-            writer.end()
+                    shards.take(chunk, None if chunk.shard in shards.finished else chunk.contents)
+            totals = shards.end()
         except BaseException:
-            writer.abandon()
+            shards.abandon()
             raise
+        self._check_count(split, totals["documents"])
+        self.manifest["splits"][split] = totals
 
+    def _part(self, split: str, number: int) -> Part:
+        if not self.streamed:
+            return RecordsPart(self.folder, split, number)
+        end_of_text = np.array([self.manifest["end_of_text"]], np.dtype(self.manifest["dtype"]).newbyteorder("<"))
+        return StreamPart(self.folder, split, number, end_of_text.tobytes() if number == 0 else b"")
 
-class _SplitWriter:
-    """The shards of one split, in their order."""
-
-    def __init__(self, preparation: _Preparation, split: str) -> None:
-        self._preparation, self._split = preparation, split
-        self._folder, manifest = preparation.folder, preparation.manifest
-        self._first = int(manifest["first"]).to_bytes(_width(manifest["dtype"]), "little")
-        self._recorded = [Shard(**facts) for facts in manifest["splits"].get(split, {}).get("shards", [])]
-        self._shards: list[Shard] = []
-        self._text, self._stream = hashlib.sha256(), hashlib.sha256()
-        self._part: Part | None = None
-        self._documents = self._bytes = 0
-        self._number = -1
-        whole = (n for n, shard in enumerate(self._recorded) if is_whole(self._folder, split, n, shard))
-        self.finished = frozenset(whole)
-
-    def take(self, chunk: Chunk, encoded: Ids | list[bytes] | None) -> None:
-        """The next documents; without `encoded` where their shard is finished."""
-        if chunk.shard != self._number:
-            self._close()
-            self._open(chunk.shard)
-        for content in chunk.contents:
-            self._text.update(len(content).to_bytes(8, "little"))
-            self._text.update(content)
-        self._documents += len(chunk.contents)
-        self._bytes += sum(map(len, chunk.contents))
-        if self._part is not None:
-            with writing(self._folder):
-                self._part.add(encoded)
-
-    def end(self) -> None:
-        """After the last document."""
-        self._close()
-        request, split = self._preparation.request, self._split
-        if not self._shards:
+    def _check_count(self, split: str, documents: int) -> None:
+        name, most = self.request.dataset.name, self.request.max_examples
+        if not documents:
             raise DataError(
-                f"'{request.dataset.name}' has no documents in the split '{split}'. Leave it out with --splits, or "
-                "give it documents."
+                f"'{name}' has no documents in the split '{split}'. Leave it out with --splits, or give it documents."
             )
-        if len(self._recorded) > len(self._shards):
-            raise self._changed(f"its {split} split has fewer documents")
-        documents = sum(shard.documents for shard in self._shards)
-        if split == "train" and documents < (request.max_examples or 0):
-            raise ConfigError(
-                f"experiment.max_examples = {request.max_examples}, but '{request.dataset.name}' has {documents}."
-            )
-        totals = {
-            "documents": documents,
-            "ids": sum(shard.ids for shard in self._shards),
-            "bytes": sum(shard.bytes for shard in self._shards),
-            "sha256": self._stream.hexdigest(),
-            "text_sha256": self._text.hexdigest(),
-        }
-        self._preparation.manifest["splits"][split] = {**totals, "shards": [asdict(shard) for shard in self._shards]}
+        if split == "train" and most is not None and documents < most:
+            raise ConfigError(f"experiment.max_examples = {most}, but '{name}' has {documents}.")
 
-    def abandon(self) -> None:
-        """Removes what is unfinished."""
-        if self._part is not None:
-            self._part.abandon()
+    def _record(self, split: str, known: list[Shard], made: int) -> None:
+        """Writes down which shards are finished, and says which one was made."""
+        self.manifest["splits"][split] = {"shards": [asdict(shard) for shard in known]}
+        self._save()
+        shard = known[made]
+        ids = f", {shard.ids:,} ids" if shard.ids else ""
+        size = f"{shard.documents:,} documents, {shard.bytes / 1e6:,.1f} MB"
+        self.say(f"{split} {made}: {size}{ids} ({self._seconds()})")
 
-    def _open(self, number: int) -> None:
-        self._number, self._documents, self._bytes = number, 0, 0
-        if number in self.finished:
-            return
-        with writing(self._folder):
-            if self._preparation.streamed:
-                self._part = StreamPart(self._folder, self._split, number, self._first if number == 0 else b"")
-            else:
-                self._part = RecordsPart(self._folder, self._split, number)
-
-    def _close(self) -> None:
-        if self._number < 0:
-            return
-        number, text = self._number, self._text.hexdigest()
-        recorded = self._recorded[number] if number < len(self._recorded) else None
-        if recorded is not None and recorded.text_sha256 != text:
-            raise self._changed(f"its {self._split} split is another in shard {number}")
-        if self._part is None:
-            assert recorded is not None
-            self._shards.append(recorded)
-        else:
-            ids = self._part.ids
-            with writing(self._folder):
-                files, sizes = self._part.close()
-            self._part = None
-            self._shards.append(Shard(self._documents, ids, self._bytes, text, files, sizes))
-            self._record()
-        for piece in pieces(shard_path(self._folder, self._split, number, next(iter(self._shards[-1].files)))):
-            self._stream.update(piece)
-
-    def _record(self) -> None:
-        """Writes down what is finished, and says so."""
-        known = [*self._shards, *self._recorded[len(self._shards) :]]
-        self._preparation.manifest["splits"][self._split] = {"shards": [asdict(shard) for shard in known]}
-        self._preparation._save()
-        shard = self._shards[-1]
-        self._preparation.say(
-            f"{self._split} {len(self._shards) - 1}: {shard.documents:,} documents, {shard.bytes / 1e6:,.1f} MB"
-            + (f", {shard.ids:,} ids" if shard.ids else "")
-            + f" ({time.monotonic() - self._preparation.began:.0f} s)"
-        )
-
-    def _changed(self, what: str) -> DataError:
-        return DataError(
-            f"the corpus has changed since {self._folder} was begun: {what}. "
-            "Choose another folder with --out, or delete this one."
-        )
+    def _seconds(self) -> str:
+        return f"{time.monotonic() - self.began:.0f} s"
 
 
 def _text(example: Text) -> bytes:
@@ -345,7 +269,3 @@ def _text(example: Text) -> bytes:
         return utf8(example.text)
     except DataError as error:
         raise DataError(f"{example.source}: {error}") from None
-
-
-def _width(dtype: str) -> int:
-    return {"uint8": 1, "uint16": 2, "uint32": 4}[dtype]
