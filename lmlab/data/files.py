@@ -11,8 +11,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from lmlab.data.tokenizers.plain import utf8
 from lmlab.errors import DataError
@@ -22,11 +23,9 @@ Paths = str | tuple[str, ...]
 
 OnMalformed = Literal["refuse", "drop"]
 
-_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-}
+JSON_LINES = {".jsonl", ".ndjson"}
+
+_OPEN: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BOM = "\ufeff"
 
 
@@ -117,37 +116,60 @@ def _named(pattern: str, where: str) -> list[str]:
 
 def suffix_of(file: str) -> str:
     """The last suffix that does not name a compression, in lower case: `.csv` of `a.CSV.gz`."""
-    suffixes = [suffix.lower() for suffix in Path(file).suffixes if suffix not in _DECOMPRESS]
+    suffixes = [suffix.lower() for suffix in Path(file).suffixes if suffix not in _OPEN]
     return suffixes[-1] if suffixes else ""
 
 
 def contents(file: str) -> bytes:
-    """The bytes of a file, decompressed by its suffix; DataError where it cannot be read or is damaged."""
+    """All bytes of a file, decompressed by its suffix; DataError where it cannot be read or is damaged."""
+    return b"".join(pieces(file))
+
+
+def pieces(file: str, longest: int | None = None, line_by_line: bool = False) -> Iterator[bytes]:
+    """The bytes of a file, decompressed by its suffix: all at once, or each line with its end.
+
+    Raises:
+      DataError: the file cannot be read or is damaged, or a piece has more than `longest` bytes.
+    """
+    decompress = _OPEN.get(Path(file).suffix)
     try:
-        data = Path(file).read_bytes()
+        raw = Path(file).open("rb")  # noqa: SIM115 (closed below; errors of opening and of reading have two messages)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}.") from error
-    decompress = _DECOMPRESS.get(Path(file).suffix)
-    if decompress is None:
-        return data
-    try:
-        return decompress(data)
-    # A damaged stream shows as any of these; gzip and bz2 name a truncated one EOFError, lzma its own error.
-    except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
-        raise DataError(
-            f"{file}: its compressed data is damaged or ends too early ({error}). Fetch it again."
-        ) from error
+    with raw:
+        try:
+            stream = decompress(raw) if decompress else raw
+            limit = -1 if longest is None else longest + 1
+            for piece in iter(partial(stream.readline if line_by_line else stream.read, limit), b""):
+                refuse_long(file, len(piece), longest)
+                yield piece
+        # A damaged stream shows as any of these; gzip and bz2 name a truncated one EOFError, lzma its own error.
+        except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
+            if decompress is None:
+                raise DataError(f"{file}: {getattr(error, 'strerror', None) or error}.") from error
+            raise DataError(
+                f"{file}: its compressed data is damaged or ends too early ({error}). Fetch it again."
+            ) from error
 
 
-def decoded(file: str, data: bytes) -> str:
-    """UTF-8 as text, exactly; DataError names the first byte that is none."""
+def decoded(file: str, data: bytes, before: int = 0) -> str:
+    """The text of `data`, which stands `before` bytes behind the beginning of the file."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{file}: byte {error.start} (0x{data[error.start]:02x}) is not UTF-8. "
+            f"{file}: byte {before + error.start} (0x{data[error.start]:02x}) is not UTF-8. "
             "Convert the file, for example with iconv -t UTF-8."
         ) from None
+
+
+def refuse_long(file: str, size: int, longest: int | None) -> None:
+    """DataError for a document of more than `longest` bytes."""
+    if longest is not None and size > longest:
+        raise DataError(
+            f"{file}: a document of more than {longest / 1e6:g} MB, all of which would have to be in memory at once. "
+            "Cut it (text_files.documents = 'blank_line' or 'line'), or allow it (--longest-document MB)."
+        )
 
 
 def row_text(file: str, encoding: str = "UTF-8") -> str:

@@ -5,25 +5,18 @@ Plain text and JSON lines, in UTF-8, as they are or compressed (`.gz`, `.bz2`, `
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import json
-import lzma
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from lmlab.contracts import Text
+from lmlab.data.files import JSON_LINES, decoded, pieces, refuse_long, suffix_of
 from lmlab.data.tokenizers.plain import utf8
 from lmlab.errors import DataError
 
 Unit = Literal["file", "line", "blank_line"]
 
-_OPEN: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_JSON_LINES = {".jsonl", ".ndjson"}
 _BLANK = re.compile(r"[ \t\r]*\n")
 
 
@@ -39,15 +32,14 @@ def documents_of(file: str, unit: Unit, field: str, longest: int | None = None) 
     Raises:
       DataError: the file cannot be read, is damaged, is not UTF-8, or has a document of more bytes.
     """
-    suffixes = [suffix for suffix in Path(file).suffixes if suffix not in _OPEN]
-    if suffixes and suffixes[-1] in _JSON_LINES:
+    if suffix_of(file) in JSON_LINES:
         yield from _json_lines(file, _lines(file, longest), field)
     elif unit == "line":
         yield from (Text(line.removesuffix("\n"), f"{file}:{i}") for i, line in enumerate(_lines(file, longest), 1))
     elif unit == "blank_line":
         yield from _paragraphs(file, _lines(file, longest), longest)
     else:
-        yield Text(_decoded(file, b"".join(_pieces(file, longest)), 0), file)
+        yield Text(decoded(file, b"".join(pieces(file, longest)), 0), file)
 
 
 def by_position(documents: Iterable[Text], total: int, valid: float, test: float) -> Iterator[tuple[str, Text]]:
@@ -62,33 +54,11 @@ def by_position(documents: Iterable[Text], total: int, valid: float, test: float
         before += len(document.text)
 
 
-def _pieces(file: str, longest: int | None, line_by_line: bool = False) -> Iterator[bytes]:
-    """The bytes of a file, decompressed by its suffix: all at once, or each line with its end."""
-    decompress = _OPEN.get(Path(file).suffix)
-    try:
-        raw = Path(file).open("rb")  # noqa: SIM115 (closed below; errors of opening and of reading have two messages)
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}.") from error
-    with raw:
-        try:
-            stream = decompress(raw) if decompress else raw
-            limit = -1 if longest is None else longest + 1
-            for piece in iter(partial(stream.readline if line_by_line else stream.read, limit), b""):
-                _refuse_long(file, len(piece), longest)
-                yield piece
-        except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
-            if decompress is None:
-                raise DataError(f"{file}: {getattr(error, 'strerror', None) or error}.") from error
-            raise DataError(
-                f"{file}: its compressed data is damaged or ends too early ({error}). Fetch it again."
-            ) from error
-
-
 def _lines(file: str, longest: int | None) -> Iterator[str]:
     """Lines with their ends; no character of UTF-8 has the byte of a line's end in it."""
     before = 0
-    for line in _pieces(file, longest, line_by_line=True):
-        yield _decoded(file, line, before)
+    for line in pieces(file, longest, line_by_line=True):
+        yield decoded(file, line, before)
         before += len(line)
 
 
@@ -103,7 +73,7 @@ def _paragraphs(file: str, lines: Iterable[str], longest: int | None) -> Iterato
             continue
         found.append(line)
         size += len(line)
-        _refuse_long(file, size, longest)
+        refuse_long(file, size, longest)
     yield Text("".join(found).strip("\n"), file)
 
 
@@ -124,22 +94,3 @@ def _json_lines(file: str, lines: Iterable[str], field: str) -> Iterator[Text]:
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         yield Text(record[field], where)
-
-
-def _decoded(file: str, data: bytes, before: int) -> str:
-    """The text of `data`, which stands `before` bytes behind the beginning of the file."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file}: byte {before + error.start} (0x{data[error.start]:02x}) is not UTF-8. "
-            "Convert the file, for example with iconv -t UTF-8."
-        ) from None
-
-
-def _refuse_long(file: str, size: int, longest: int | None) -> None:
-    if longest is not None and size > longest:
-        raise DataError(
-            f"{file}: a document of more than {longest / 1e6:g} MB, all of which would have to be in memory at once. "
-            "Cut it (text_files.documents = 'blank_line' or 'line'), or allow it (--longest-document MB)."
-        )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
-import glob
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lmlab.contracts import Text
 from lmlab.data.corpus import Corpus, split_of
+from lmlab.data.file_splits import check_shares
+from lmlab.data.files import Paths, files
 from lmlab.data.reading import Unit, by_position, documents_of
-from lmlab.errors import DataError
 from lmlab.ranges import ProperFraction
 from lmlab.registry import datasets
-
-Paths = str | tuple[str, ...]
 
 
 @datasets.register("text_files")
@@ -86,8 +83,7 @@ class TextFiles:
 
     def _documents(self, longest: int | None = None) -> Iterator[tuple[str, Text]]:
         valid, test = (0.0 if self.valid else self.valid_share), (0.0 if self.test else self.test_share)
-        if valid < 0 or test < 0 or valid + test >= 1:
-            raise DataError(f"text_files: shares of {valid} and {test} leave nothing to train on.")
+        check_shares("text_files", valid, test)
         if self.split_by == "position":
             total = sum(len(document.text) for document in self._read("train", self.train, longest))
             yield from by_position(self._read("train", self.train, longest), total, valid, test)
@@ -98,19 +94,5 @@ class TextFiles:
         yield from (("test", document) for document in self._read("test", self.test, longest))
 
     def _read(self, split: str, paths: Paths, longest: int | None) -> Iterator[Text]:
-        for pattern in (paths,) if isinstance(paths, str) else paths:
-            for file in _files(pattern, f"text_files.{split}"):
-                yield from documents_of(file, self.documents, self.field, longest)
-
-
-def _files(pattern: str, where: str) -> list[str]:
-    """The files that a path or glob names, sorted."""
-    expanded = str(Path(pattern).expanduser())
-    if Path(expanded).is_file():
-        return [expanded]
-    everything = glob.glob(expanded, recursive=True)  # noqa: PTH207 (Path.glob refuses absolute patterns)
-    found = sorted(name for name in everything if Path(name).is_file())
-    if not found:
-        what = "no file matches it" if glob.has_magic(pattern) else "no such file"
-        raise DataError(f"{where}: '{pattern}': {what} (looked in {Path.cwd()}).")
-    return found
+        for file in files(paths, f"text_files.{split}"):
+            yield from documents_of(file, self.documents, self.field, longest)
