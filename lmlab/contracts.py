@@ -181,6 +181,20 @@ class Dataset(Protocol):
         ...
 
 
+class Transform(Protocol):
+    """Changes the examples of a dataset, one by one: see the dataset `transformed`, which applies it.
+
+    One that draws says so by `random: ClassVar[bool] = True`, and is then applied to training examples only. One that
+    counts in the training examples first has `fit(examples) -> Transform`, which gives a copy that knows the counts.
+    One that leaves out examples because of other ones has `keep(examples) -> Sequence[int]`: the places, in order, of
+    those of a split that stay.
+    """
+
+    def __call__(self, example: Any, rng: np.random.Generator) -> Any | None:
+        """An example of the same kind, which depends on these two only, or None where no text is left of it."""
+        ...
+
+
 class Tokenizer(Protocol):
     """Text to ids and back, without loss for text that the vocabulary covers.
 
@@ -401,6 +415,7 @@ KIND_TYPES: dict[str, type] = {
     "hook": Hook,
     "writer": Writer,
     "sampler": Sampler,
+    "transform": Transform,
     "launcher": Launcher,
     "settings": Settings,
 }

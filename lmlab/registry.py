@@ -373,6 +373,7 @@ hooks = Registry("hook", CATALOGUE)
 writers = Registry("writer", CATALOGUE)
 launchers = Registry("launcher", CATALOGUE)
 samplers = Registry("sampler", CATALOGUE)
+transforms = Registry("transform", CATALOGUE)
 settings = Registry("settings", CATALOGUE)
 """Typed groups of a run's own settings: `experiment` (the root of every Spec), `checkpoints`, `finite_guard`."""
 
@@ -380,7 +381,7 @@ REGISTRIES: dict[str, Registry] = {
     registry.kind: registry
     for registry in (
         models, losses, datasets, tokenizers, optimizers, schedules, partitioners,
-        evaluators, hooks, writers, launchers, samplers, settings,
+        evaluators, hooks, writers, launchers, samplers, transforms, settings,
     )
 }  # fmt: skip
 

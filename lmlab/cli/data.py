@@ -5,6 +5,7 @@ lmlab data fetch state_of_the_union brown
 lmlab data show brown --seq-len 24
 lmlab data show atis_slots --features TagBatch
 lmlab data prepare experiments/quickstart.gin --out stores/stdlib
+lmlab data overlap brown
 """
 
 from __future__ import annotations
@@ -60,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     preparing.set_defaults(act=data_prepare.run)
     data_prepare.add_arguments(preparing)
+    overlapping = _action(chosen, "overlap", "show how much of a test split stands in the training split", _overlap)
+    overlapping.add_argument("name", metavar="NAME", help="a dataset")
+    overlapping.add_argument("--n", type=int, default=13, metavar="N", help="words of an n-gram (default: 13)")
+    overlapping.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="'NAME.parameter = 1'",
+        help="gin statements for the dataset, separated by ';'; may be repeated",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -138,6 +146,16 @@ def _show(args: argparse.Namespace) -> None:
         batches = data.split(args.split)
         print_batch(data, batches.batch(0), list(range(args.count)))
         print_notes(batches.notes)
+
+
+def _overlap(args: argparse.Namespace) -> None:
+    from lmlab.cli.overlap_table import print_overlaps
+    from lmlab.config import resolve
+
+    if args.n < 1:
+        raise ConfigError(f"--n {args.n}: it must be at least 1.")
+    registry.datasets.entry(args.name)
+    print_overlaps(resolve([], args.overrides, args.plugins, args.name).build(), args.n)
 
 
 def _opened(args: argparse.Namespace) -> Data:

@@ -13,7 +13,7 @@ Needed are values for required parameters, and sizes that compile in a second; d
 binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
 `{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11),
 `tokenizer.json` (bytes, as Hugging Face writes such a file); with `rows.jsonl`, `pairs.tsv`, `messages.po`,
-`tagged.conll` and `questions.json`, each of 41 short examples; and with two stores of the documents, `prepared` (in
+`tagged.conll` and `questions.json`, each of 41 short examples; with a table `synonyms.tsv`; and with two stores of the documents, `prepared` (in
 bytes) and `prepared_examples`.
 """
 
@@ -69,6 +69,11 @@ PLACES = {
     "hook": {"experiment.hooks": "[@{}]"},
     "writer": {"experiment.writers": "[@{}]"},
     "sampler": {"samples.sampler": "@{}", "experiment.hooks": "[@samples]"},
+    "transform": {
+        "transformed.transforms": "[@{}]",
+        "experiment.dataset": "@transformed",
+        "experiment.loss": "@autoregressive",
+    },
 }
 """Where a component of each kind stands in an experiment."""
 
@@ -215,6 +220,7 @@ def write_files(folder: Path) -> None:
     for name in ("prepared", "prepared_examples"):
         request = Request(documents, resolve([], root="bytes").spec, shard_size=3000, examples=name != "prepared")
         prepare(request, folder / name, lambda line: None)
+    (folder / "synonyms.tsv").write_text("quick\tfast\trapid\nlazy\tidle\n", encoding="utf-8")
     np.save(folder / "tokens.npy", np.random.default_rng(5).integers(0, 11, 2003).astype(np.uint8))
 
 

@@ -1,0 +1,1 @@
+"""Transforms by name: preprocessing and augmentation of examples, whatever their kind, before any tokenizer."""
