@@ -13,8 +13,8 @@ Needed are values for required parameters, and sizes that compile in a second; d
 binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
 `{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11),
 `tokenizer.json` (bytes, as Hugging Face writes such a file); with `rows.jsonl`, `pairs.tsv`, `messages.po`,
-`tagged.conll` and `questions.json`, each of 41 short examples; with a table `synonyms.tsv`; and with two stores of the documents, `prepared` (in
-bytes) and `prepared_examples`.
+`tagged.conll` and `questions.json`, each of 41 short examples; with a table `synonyms.tsv`; and with two stores of the
+documents, `prepared` (in bytes) and `prepared_examples`.
 """
 
 from __future__ import annotations
