@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from lmlab.data.corpus import md5_modulo
 
 BOOKS = (
     "Genesis", "Exodus", "Leviticus", "Numbers", "Deuteronomy", "Joshua", "Judges", "Ruth", "1 Samuel", "2 Samuel",
@@ -26,8 +26,7 @@ def split_of_chapter(chapter: str) -> str:
 
     A chapter is in the same split whatever languages its verses are in.
     """
-    number = int(hashlib.md5(chapter.encode(), usedforsecurity=False).hexdigest(), 16)
-    return _SPLIT_OF_TWENTIETH.get(number % 20, "train")
+    return _SPLIT_OF_TWENTIETH.get(md5_modulo(chapter, 20), "train")
 
 
 def chapter_of(verse: Verse) -> str:
