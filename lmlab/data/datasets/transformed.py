@@ -103,9 +103,11 @@ class Transformed:
         """The examples of a split, transformed; DataError where there are none, or none are left."""
         return self._rows(name).examples
 
-    def notes(self, name: str) -> Mapping[str, int]:
-        """Examples of a split that were dropped, by transform, in their order."""
-        return self._rows(name).dropped
+    @property
+    def notes(self) -> dict[str, int]:
+        """Examples dropped, as `dropped/<split>/<place>.<transform>`, for every split that is there."""
+        splits = [name for name in SPLITS if _has(self, name)]
+        return {f"dropped/{split}/{by}": n for split in splits for by, n in self._rows(split).dropped.items()}
 
     def fingerprint(self) -> dict[str, Any]:
         """The other dataset's, the transforms' settings, and for every split what was dropped and what is left."""
@@ -188,7 +190,7 @@ def _draws(transform: Any) -> bool:
     return bool(getattr(transform, "random", False))
 
 
-def _has(dataset: Dataset, split: str) -> bool:
+def _has(dataset: Dataset | Transformed, split: str) -> bool:
     try:
         return len(dataset.split(split)) > 0
     except DataError:

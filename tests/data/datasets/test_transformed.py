@@ -42,8 +42,10 @@ def test_transforms_are_applied_in_their_order_and_drops_are_counted():
     found = Transformed(Labelled(), (Lowercase(), DropDuplicates(), StopWords()))
     assert texts(found) == ["one two three four five", "six seven eight nine"]
     assert [example.source for example in found.split("train")] == ["0", "2"]
-    assert found.notes("train") == {"0.Lowercase": 0, "1.DropDuplicates": 1, "2.StopWords": 1}
-    assert found.fingerprint()["train"]["dropped"] == found.notes("train")
+    dropped = {"0.Lowercase": 0, "1.DropDuplicates": 1, "2.StopWords": 1}
+    assert found.fingerprint()["train"]["dropped"] == dropped
+    assert {f"dropped/train/{by}": n for by, n in dropped.items()}.items() <= found.notes.items()
+    assert found.notes["dropped/valid/1.DropDuplicates"] == 0 and "test" not in "".join(found.notes)
     assert found.example is LabelledText and found.labels == ("x",) and found.tags == ()
 
 
