@@ -179,7 +179,10 @@ class Data:
         """A split for evaluation, each of its tokens predicted once; DataError if the dataset does not have it."""
         rows = self._rows(name, False)
         if not rows.targets:
-            raise DataError(f"{self.name}: the split '{name}' holds one token: there is nothing to predict in it.")
+            raise DataError(
+                f"{self.name}: there is nothing to predict in the split '{name}': it holds one token, or all that is to "
+                f"be predicted lies behind experiment.seq_len = {self._facts['seq_len']}."
+            )
         return EvalBatches(rows, self._facts, getattr(self.tokenizer, "unknown", None))
 
 

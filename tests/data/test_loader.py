@@ -215,7 +215,7 @@ def test_a_corpus_shorter_than_one_window_is_refused():
 
 
 def test_a_split_of_one_token_cannot_be_evaluated():
-    with pytest.raises(DataError, match="the split 'valid' holds one token"):
+    with pytest.raises(DataError, match="nothing to predict in the split 'valid': it holds one token"):
         opened(RandomTokens(valid_tokens=1)).split("valid")
     assert opened(RandomTokens(valid_tokens=2)).split("valid").targets == 1
 
