@@ -180,8 +180,8 @@ class Data:
         rows = self._rows(name, False)
         if not rows.targets:
             raise DataError(
-                f"{self.name}: there is nothing to predict in the split '{name}': it holds one token, or all that is to "
-                f"be predicted lies behind experiment.seq_len = {self._facts['seq_len']}."
+                f"{self.name}: there is nothing to predict in the split '{name}': it holds one token, or all that is "
+                f"to be predicted lies behind experiment.seq_len = {self._facts['seq_len']}."
             )
         return EvalBatches(rows, self._facts, getattr(self.tokenizer, "unknown", None))
 
