@@ -44,29 +44,33 @@ class TextTables(NamedTuple):
 class Account(NamedTuple):
     """What a tokenizer makes of texts, in numbers.
 
-    `bytes` is the length of the texts' UTF-8, `bytes_of_ids` that of what their ids stand for: the same for a
-    tokenizer without loss. `unknown` counts ids for what is not known; None where the tokenizer knows everything.
+    `bytes` is the length of the texts' UTF-8 and `words` their maximal runs without white space; `bytes_of_ids` and
+    `words_of_ids` are those of what their ids stand for: the same for a tokenizer without loss. `unknown` counts ids
+    for what is not known; None where the tokenizer knows everything.
     """
 
     texts: int
     bytes: int
+    words: int
     ids: int
     unknown: int | None
     bytes_of_ids: int
+    words_of_ids: int
 
 
 def account(tokenizer: Tokenizer, texts: Sequence[str]) -> Account:
     """The account of a fitted tokenizer on texts; they are encoded a part at a time."""
-    lengths = np.array([len(piece) for piece in tokenizer.token_bytes()], np.int64)
-    unknown = getattr(tokenizer, "unknown", None)
-    ids = found = behind = 0
+    tables, unknown = text_tables(tokenizer), getattr(tokenizer, "unknown", None)
+    ids = found = behind = begun = 0
     for start in range(0, len(texts), _TOGETHER):
         for encoded in tokenizer.encode_batch(texts[start : start + _TOGETHER]):
             ids += len(encoded)
-            behind += int(lengths[encoded].sum())
+            behind += int(tables.bytes[encoded].sum())
+            begun += int(tables.words(np.concatenate([[tokenizer.end_of_text], encoded[:-1]]), encoded).sum())
             found += 0 if unknown is None else int((encoded == unknown).sum())
-    size = sum(len(text.encode()) for text in texts)
-    return Account(len(texts), size, ids, None if unknown is None else found, behind)
+    contents = [text.encode() for text in texts]
+    size, words = sum(map(len, contents)), sum(len(_WORD.findall(content)) for content in contents)
+    return Account(len(texts), size, words, ids, None if unknown is None else found, behind, begun)
 
 
 def text_tables(tokenizer: Tokenizer) -> TextTables:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from lmlab.contracts import Dataset, TokenBatch, Tokenizer, Tokens
-from lmlab.data.accounting import TextTables, text_tables
+from lmlab.data.accounting import TextTables, account, text_tables
 from lmlab.data.datasets.mixture import Mixture
 from lmlab.data.features import Batch, Overlong, Packing, Rows, Setting, UnseenLabel, conversion
 from lmlab.data.features.buckets import Bucketed, BucketOrder
@@ -157,6 +157,19 @@ class Data:
     def text_tables(self) -> TextTables | None:
         """Bytes and words behind ids; None for a dataset of ids, whose text is not known."""
         return None if self.tokenizer is None else text_tables(self.tokenizer)
+
+    @functools.cache  # noqa: B019  (as long as the data itself)
+    def scales(self, split: str) -> tuple[float, float]:
+        """Bytes of a split's texts per byte that its ids stand for, and words per word.
+
+        1 and 1 for a tokenizer that gives back what it reads. With others an exact total is this times that of the ids.
+        """
+        tokenizer = self.tokenizer
+        exact = tokenizer is None or not (getattr(tokenizer, "lossy", False) or hasattr(tokenizer, "unknown"))
+        if tokenizer is None or exact or self._dataset.example in IDS:
+            return 1.0, 1.0
+        found = account(tokenizer, [text for example in self._dataset.split(split) for text in texts_of(example)])
+        return found.bytes / max(found.bytes_of_ids, 1), found.words / max(found.words_of_ids, 1)
 
     @functools.cached_property
     def train(self) -> TrainBatches:

@@ -41,7 +41,9 @@ class Perplexity:
 
     Metrics, each named `<split>/...`: `nats` and `tokens` (totals), `nats_per_token`, `ppl/token`, `bits_per_byte`,
     `ppl/word`, `ppl/byte`; and `unknown`, the number of targets that the tokenizer does not know, where it can be
-    that it does not: these have no bytes, so that with many of them the metrics per byte say little.
+    that it does not. Where the ids do not stand for every byte of the text (such targets, or a tokenizer that loses
+    case or spaces), the bytes and words behind the targets are scaled by the split's own ratio of those of its text to
+    those of its ids: exact for a whole split, and as good as the sample for a part of it.
 
     Args:
       split: which part of the data.
@@ -92,6 +94,7 @@ class _Measurement:
     def __call__(self, state: State) -> dict[str, float]:
         """The metrics of the state's averaged parameters, where it has such, else of its parameters."""
         data, partitioner = self.program.data.split(self.settings.split), self.program.partitioner
+        scales = self.program.data.scales(self.settings.split)
         rows = partitioner.rows(self.program.experiment.global_batch_size)
         count = len(data) if self.settings.batches is None else min(len(data), self.settings.batches)
         waiting: list[Any] = []
@@ -103,6 +106,9 @@ class _Measurement:
                 for part in jax.device_get(waiting):
                     summed = {name: summed.get(name, 0) + value.item() for name, value in part.items()}
                 waiting = []
+        for name, scale in zip(("bytes", "words"), scales, strict=True):
+            if name in summed:
+                summed[name] *= scale
         return {f"{self.settings.split}/{name}": value for name, value in measures(**summed).items()}
 
 

@@ -48,7 +48,7 @@ def test_words_do_not_depend_on_the_tokenizer(text):
 
 def test_an_account_shows_what_a_lossy_tokenizer_loses():
     texts = ["the  cät", "a the\n"] * 300
-    assert account(Bytes(), texts) == (600, 300 * (9 + 6), 300 * (9 + 6), None, 300 * (9 + 6))
+    assert account(Bytes(), texts) == (600, 300 * (9 + 6), 1200, 300 * (9 + 6), None, 300 * (9 + 6), 1200)
     words = Words().fit(["the cät"])
     # "the  cät" is 9 bytes, its ids " the" and " cät" 9; "a the\n" is 6 bytes, its ids <unk> and " the" 4
-    assert account(words, texts) == (600, 300 * (9 + 6), 300 * 4, 300, 300 * (9 + 4))
+    assert account(words, texts) == (600, 300 * (9 + 6), 1200, 300 * 4, 300, 300 * (9 + 4), 300 * (2 + 1))

@@ -1,6 +1,10 @@
+import math
+from pathlib import Path
+
 import jax
 import pytest
 
+from lmlab.config import build
 from lmlab.errors import ConfigError
 from lmlab.training.cost import count_by_group, device_bytes, matmul_flops, total_bytes
 from lmlab.training.program import Program, compute_dtype
@@ -80,3 +84,22 @@ def test_a_convolution_counts_two_per_multiply_add():
     image, kernel = jax.ShapeDtypeStruct((2, 3, 11), "float32"), jax.ShapeDtypeStruct((5, 3, 4), "float32")
     jaxpr = jax.make_jaxpr(lambda x, k: jax.lax.conv_general_dilated(x, k, (1,), "VALID"))(image, kernel)
     assert matmul_flops(jaxpr) == 2 * (2 * 5 * 8) * (3 * 4)
+
+
+@pytest.mark.parametrize("tokenizer", ["words", "bytes", "characters"])
+def test_bytes_and_words_of_a_whole_split_are_those_of_its_text_whatever_the_tokenizer_loses(tiny, tokenizer):
+    Path("text").mkdir()
+    for n in range(40):
+        Path(f"text/{n}.txt").write_text(f"The  fox no. {n}\njumps\tover {n % 3} l\u00e4zy dogs .\n" * 3)
+    program = Program(tiny(
+        f"experiment.dataset = @text_files; experiment.tokenizer = @{tokenizer}; text_files.train = 'text/*.txt'",
+        "text_files.valid_share = 0.3; experiment.evaluators = [@perplexity]; perplexity.batches = None",
+        "characters.min_count = 50" if tokenizer == "characters" else "experiment.steps = 12",
+    ))  # fmt: skip
+    found = build(program.experiment.evaluators[0]).bind(program)(program.init_state())
+    texts = [example.text for example in program.data._dataset.split("valid")]
+    assert sum(len(t.encode()) for t in texts) == pytest.approx(
+        found["valid/nats"] / found["valid/bits_per_byte"] / math.log(2), rel=1e-6
+    )
+    words = sum(len(t.split()) for t in texts)
+    assert words == pytest.approx(found["valid/nats"] / math.log(found["valid/ppl/word"]), rel=1e-6)
