@@ -241,3 +241,29 @@ def test_the_store_is_described_by_its_manifest(request_, tmp_path):
     stream = b"".join((tmp_path / "store" / f"train-{n:05}.ids").read_bytes() for n in range(len(train["shards"])))
     ids = np.frombuffer(stream, manifest["dtype"])
     assert len(ids) == train["ids"] and np.count_nonzero(ids == 0) == train["documents"] + 1
+
+
+@pytest.mark.parametrize("packing", ["windows", "first_fit"])
+def test_masked_models_read_a_store_as_they_read_its_texts(request_, tmp_path, packing):
+    from lmlab.config import build
+    from lmlab.contracts import MaskableBatch
+
+    request = dataclasses.replace(request_, tokenizer=spec("bytes", specials=("mask",)))
+    prepare(request, tmp_path / "store", quiet)
+    settings = {"packing": packing, "reads": MaskableBatch}
+    plain = opened(build(request.dataset), build(request.tokenizer), **settings)
+    assert_same(opened(Prepared(str(tmp_path / "store")), **settings).train.batch(3), plain.train.batch(3))
+    prepare(request_, tmp_path / "no_mask", quiet)
+    with pytest.raises(ConfigError, match="the tokenizer has no id for 'mask'"):
+        _ = opened(Prepared(str(tmp_path / "no_mask")), **settings).train
+
+
+def test_stores_of_different_tokenizers_are_not_mixed(request_, tmp_path):
+    from lmlab.data.datasets.mixture import Mixture
+
+    for name, tokenizer in (("a", "bytes"), ("b", "bytes"), ("c", "characters")):
+        prepare(dataclasses.replace(request_, tokenizer=spec(tokenizer)), tmp_path / name, quiet)
+    a, b, c = (Prepared(str(tmp_path / name)) for name in "abc")
+    assert opened(Mixture((a, b), (1.0, 1.0))).tokenizer.vocab_size == 256
+    with pytest.raises(ConfigError, match="prepared, prepared were made with different tokenizers"):
+        opened(Mixture((a, c), (1.0, 1.0)))
