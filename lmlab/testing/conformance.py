@@ -29,7 +29,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
     "hook": of_runs.RUN_LAWS,
     "writer": of_runs.RUN_LAWS,
     "sampler": of_samplers.LAWS,
-    "transform": (*of_transforms.LAWS, *of_runs.RUN_LAWS),
+    "transform": of_transforms.LAWS,
 }
 """What is checked of a component of each kind, beside what is checked of every component."""
 
