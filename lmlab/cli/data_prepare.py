@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Makes the store."""
-    for option, value in (("--workers", args.workers), ("--shard-size", args.shard_size)):
+    positive = {"--workers": args.workers, "--shard-size": args.shard_size, "--longest-document": args.longest_document}
+    for option, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{option} {value:g}: it must be above 0.")
     splits = tuple(args.splits.split(","))

@@ -125,6 +125,9 @@ def contents(file: str) -> bytes:
     return b"".join(pieces(file))
 
 
+_LARGEST_BUFFER = 1 << 30  # bytes
+
+
 def pieces(file: str, longest: int | None = None, line_by_line: bool = False) -> Iterator[bytes]:
     """The bytes of a file, decompressed by its suffix: all at once, or each line with its end.
 
@@ -139,7 +142,8 @@ def pieces(file: str, longest: int | None = None, line_by_line: bool = False) ->
     with raw:
         try:
             stream = decompress(raw) if decompress else raw
-            limit = -1 if longest is None else longest + 1
+            # A buffer of the limit's size is made for each piece: a limit beyond all memory is looked at afterwards.
+            limit = -1 if longest is None or longest > _LARGEST_BUFFER else longest + 1
             for piece in iter(partial(stream.readline if line_by_line else stream.read, limit), b""):
                 refuse_long(file, len(piece), longest)
                 yield piece

