@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from typing import Any
 from unittest import SkipTest
 
@@ -89,19 +90,20 @@ def measures_the_same_anywhere(tiny: Tiny) -> None:
 
 
 def goes_on_where_it_stopped(tiny: Tiny) -> None:
-    """A run that is stopped half-way and goes on ends with the bits, and the records, of one that was not."""
-    settings = {"steps": STEPS, "eval_every": 2, "finite_guard": "@finite_guard"}
+    """A run that goes on from its middle ends with the bits, and the records, of the run that was not stopped there."""
+    settings = {"steps": STEPS, "eval_every": 2, "finite_guard": "@finite_guard", "checkpoints.every": STEPS // 2}
     try:
         whole = train(tiny.resolved(**settings), tiny.folder / "whole")
     except ConfigError as error:
         if isinstance(error.__context__, ModuleNotFoundError):
             raise SkipTest(str(error)) from None  # an optional dependency
         raise
-    train(tiny.resolved(**settings, stop_at=STEPS // 2), tiny.folder / "halves")
-    halves = train(tiny.resolved(**settings), tiny.folder / "halves")
-    assert whole.status == halves.status == "finished"
-    assert _records(whole) == _records(halves)
-    assert_same(_state(halves), _state(whole))
+    records, state = _records(whole), _state(whole)
+    shutil.copytree(whole.folder, tiny.folder / "again")
+    again = train(tiny.resolved(**settings), tiny.folder / "again", from_step=STEPS // 2)
+    assert whole.status == again.status == "finished"
+    assert _records(again) == records
+    assert_same(_state(again), state)
 
 
 def _devices() -> int:
