@@ -66,8 +66,9 @@ class MixedOrder:
         for at, part, place in self._dealt(places.start, places.stop):
             for number in np.unique(part):
                 mine = np.flatnonzero(part == number)
-                order, first = self._orders[number], place[mine]
-                rows = np.array([order[range(p, p + 1)][0] for p in first.tolist()], np.int64)
+                wanted = place[mine]  # all within one block's quota, so that the range is short
+                first, last = int(wanted.min()), int(wanted.max())
+                rows = self._orders[number][range(first, last + 1)][wanted - first]
                 found[at - places.start + mine] = self._offsets[number] + rows
         return found[:: places.step]
 

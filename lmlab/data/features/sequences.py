@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,19 +30,19 @@ class Sequences:
     def __len__(self) -> int:
         return len(self._examples)
 
-    @property
+    @functools.cached_property
     def notes(self) -> dict[str, float]:
         """Share of padding in the first rows."""
         looked_at = min(len(self), 100)
         there = sum(np.count_nonzero(self._arrays(i)[3]) for i in range(looked_at))
         return {"padding": 1 - there / max(looked_at * self._setting.seq_len, 1)}
 
-    @property
+    @functools.cached_property
     def ids(self) -> np.ndarray:
         """All ids of a split that is not endless."""
         return np.concatenate([self._examples[i].ids for i in range(len(self))])
 
-    @property
+    @functools.cached_property
     def targets(self) -> int:
         """Predictions in all rows; in an endless split, the rows times those of the first."""
         counted = min(len(self), _COUNTED if len(self) <= _COUNTED else 100)
