@@ -1,6 +1,6 @@
-"""The few types that everything agrees on: Spec, capabilities, losses, what a run gives to its parts.
+"""The few types that everything agrees on: Spec, losses, what a run gives to its parts.
 
-Example kinds and batch types are in `examples` and `batches`, and are reached from here.
+Example kinds, batch types and capabilities are in `examples`, `batches` and `capabilities`, and are reached from here.
 
 Nothing here imports jax: array types stand in annotations only.
 Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary, L layers.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from lmlab.batches import ChoiceBatch as ChoiceBatch
 from lmlab.batches import LabelBatch as LabelBatch
@@ -20,6 +20,15 @@ from lmlab.batches import SentencePairBatch as SentencePairBatch
 from lmlab.batches import SpanBatch as SpanBatch
 from lmlab.batches import TagBatch as TagBatch
 from lmlab.batches import TokenBatch as TokenBatch
+from lmlab.capabilities import BidirectionalLM as BidirectionalLM
+from lmlab.capabilities import Cache as Cache
+from lmlab.capabilities import CausalLM as CausalLM
+from lmlab.capabilities import EncoderDecoder as EncoderDecoder
+from lmlab.capabilities import Gaussian as Gaussian
+from lmlab.capabilities import LatentLM as LatentLM
+from lmlab.capabilities import Memory as Memory
+from lmlab.capabilities import PooledEncoder as PooledEncoder
+from lmlab.capabilities import TokenEncoder as TokenEncoder
 from lmlab.examples import Document as Document
 from lmlab.examples import LabelledText as LabelledText
 from lmlab.examples import Question as Question
@@ -73,60 +82,19 @@ class Ref:
     name: str
 
 
-# --- Capabilities: what a model can do, by having the methods -------------------------------------------------
+@dataclass(frozen=True)
+class Follows:
+    """The default of a parameter that holds components: those that the component of an earlier parameter names.
 
-Cache = Any
-"""An explicit pytree, given and returned: keys and values seen so far, or a recurrent state."""
-
-
-@runtime_checkable
-class CausalLM(Protocol):
-    """Gives states of which position t depends on tokens[:, :t+1] only.
-
-    `keys` holds one random key per row and switches dropout on; None is deterministic. Without a cache, a token sees
-    its own segment only (0 is padding). With a `cache` (from `init_cache`), `tokens` continue what each row has read,
-    and the returned cache has read them too; `segment_ids` then say which tokens are there: those with 0 stand at the
-    end of their row and are not read.
+    Args:
+      parameter: the earlier parameter.
+      attribute: of its component's class: a tuple of names.
+      otherwise: the names where the class has no such attribute.
     """
 
-    def hidden(
-        self,
-        tokens: Int[Array, "B T"],
-        *,
-        positions: Int[Array, "B T"] | None = None,
-        segment_ids: Int[Array, "B T"] | None = None,
-        cache: Cache | None = None,
-        keys: Key[Array, " B"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """States after reading each token, and the cache if one was given."""
-        ...
-
-    def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
-        """Next-token logits, float32."""
-        ...
-
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for `batch` rows that will read at most `length` tokens."""
-        ...
-
-
-@runtime_checkable
-class BidirectionalLM(Protocol):
-    """Gives states of which every position may depend on every token of its row (masked language models)."""
-
-    def encode(
-        self,
-        tokens: Int[Array, "B T"],
-        *,
-        segment_ids: Int[Array, "B T"] | None = None,
-        keys: Key[Array, " B"] | None = None,
-    ) -> Float[Array, "B T D"]:
-        """States of each token in its two-sided context."""
-        ...
-
-    def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
-        """Logits of the token at each position, float32."""
-        ...
+    parameter: str
+    attribute: str
+    otherwise: tuple[str, ...] = ()
 
 
 # --- Losses ---------------------------------------------------------------------------------------------------
@@ -141,17 +109,27 @@ class LossOutput(NamedTuple):
 
 
 class Loss(Protocol):
-    """A frozen dataclass that turns a model's answer on a batch into sums."""
+    """A frozen dataclass that turns a model's answer on a batch into sums.
 
-    needs: ClassVar[type]
-    """The capability protocol that the model must have."""
+    One with parameters of its own, such as a classifier's last layer, has `make_head(width: int, rngs: nnx.Rngs) ->
+    nnx.Module`, D being the width of the model's states; the model then carries the head as its `task_head`.
+
+    The evaluators and hooks of an experiment that names none are those that its loss does: `EVALUATORS` and `HOOKS`,
+    tuples of names; without them `held_out`, which reports the loss's own metrics, and no hook.
+    """
+
+    needs: ClassVar[type | tuple[type, ...]]
+    """The capability that the model must have, or several of which one is enough."""
     reads: ClassVar[type]
-    """The batch type (a TypedDict above) that `features` must make."""
+    """The batch type that `features` must make."""
 
     def __call__(
         self, model: Any, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
     ) -> LossOutput:
-        """Loss sums over the batch; `keys` holds one random key per row, None when evaluating."""
+        """Loss sums over the batch; `keys` holds one random key per row, None when evaluating.
+
+        What is drawn in an evaluation (masks, noise) is a function of each row's own content: see `nn.randomness`.
+        """
         ...
 
 
@@ -426,11 +404,13 @@ for parts that are built later, or inside a traced function.
 """
 
 SUPPLIED: dict[str, tuple[str, ...]] = {
-    "model": ("vocab", "seq_len", "dtype", "rngs"),
+    "model": ("vocab", "seq_len", "source_len", "dtype", "rngs"),
+    "loss": ("vocab", "special_ids", "labels", "tags"),
     "schedule": ("steps",),
 }
 """What the program gives to components of a kind, beside their configuration; binding one of these is refused.
 
-vocab: number of token ids. seq_len: T of the training batches. dtype: compute dtype. rngs: nnx.Rngs.
-steps: length of the run in optimizer steps.
+vocab: number of token ids. seq_len, source_len: T and S of the training batches. dtype: compute dtype. rngs: nnx.Rngs.
+special_ids: ids that stand for no text, by role (`mask`, `end_of_text`, ...). labels, tags: names of the classes of
+examples and of words, by id. steps: length of the run in optimizer steps.
 """

@@ -217,7 +217,7 @@ def unknown(problem: str, kind: str, name: str, known: list[str]) -> str:
 
 def article(words: str) -> str:
     """`a model`, `an evaluator`."""
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
 
 
 def near_names(name: str, known: list[str]) -> str:

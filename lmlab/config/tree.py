@@ -13,7 +13,7 @@ from lmlab.config.precedence import Bindings, refuse, split_kind
 from lmlab.config.specs import join_path
 from lmlab.config.text import GIN_REQUIRED, Binding, Items, Macro, Reference
 from lmlab.config.types import Mismatch, component_targets, fit, fitting_names, spell, spell_value, type_of, way_out
-from lmlab.contracts import FrozenDict, Ref, Spec
+from lmlab.contracts import Follows, FrozenDict, Ref, Spec
 from lmlab.registry import REGISTRIES, Entry, all_names, article, find, load_installed_plugins, near_names
 
 DEFAULT = "default"
@@ -131,15 +131,14 @@ class Tree:
             self._problem(f"{origin}: '@{entry.name}' holds itself: {circle}. Choose another one, or give it a scope.")
         self._open_components.append(instance)
         self.scopes.setdefault(entry.name, set()).add(origin.scope)
-        kwargs = {}
+        kwargs: dict[str, Any] = {}
         before = len(self.problems)
         for parameter in parameters(entry).values():
             if not path and self._parts and parameter.name not in self._parts:
                 continue
             try:
-                kwargs[parameter.name] = self._parameter(
-                    entry, parameter, join_path(path, parameter.name), origin.scope
-                )
+                at = join_path(path, parameter.name)
+                kwargs[parameter.name] = self._parameter(entry, parameter, at, origin.scope, kwargs)
             except Refused:
                 continue  # go on, so that the others' problems are shown too
         self._open_components.pop()
@@ -147,11 +146,11 @@ class Tree:
             raise Refused
         return Spec(entry.kind, entry.name, FrozenDict(kwargs))
 
-    def _parameter(self, entry: Entry, parameter: Parameter, path: str, scope: str) -> Any:
-        """The value of one parameter, checked against its annotation."""
+    def _parameter(self, entry: Entry, parameter: Parameter, path: str, scope: str, earlier: Mapping[str, Any]) -> Any:
+        """The value of one parameter, checked against its annotation; `earlier` ones may decide its default."""
         key = f"{entry.name}.{parameter.name}"
         binding = self._binding(entry.name, parameter.name, scope)
-        raw = binding.value if binding else parameter.default
+        raw = binding.value if binding else _default(parameter, earlier)
         if raw is REQUIRED or raw == Macro(GIN_REQUIRED):
             self._missing(entry, parameter, path, binding)
         kinds = {target.kind for target in component_targets(parameter.annotation)}
@@ -263,6 +262,16 @@ class Tree:
             f"{place}: {key} wants {_wanted(annotation)}, not {spell_value(value)} ({type_of(value)}){detail}."
             + (f"\n  {hint}" if hint else "")
         )
+
+
+def _default(parameter: Parameter, earlier: Mapping[str, Any]) -> Any:
+    """A parameter's default; one that follows an earlier parameter's component, as that one says."""
+    default = parameter.default
+    if not isinstance(default, Follows):
+        return default
+    leader = earlier.get(default.parameter)
+    component = REGISTRIES[leader.kind].get(leader.name) if isinstance(leader, Spec) else None
+    return tuple(Ref(name) for name in getattr(component, default.attribute, default.otherwise))
 
 
 def _wanted(annotation: Any) -> str:

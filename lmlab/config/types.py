@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
-from lmlab.contracts import KIND_TYPES, FrozenDict, Ref, Spec
+from lmlab.contracts import KIND_TYPES, Follows, FrozenDict, Ref, Spec
 from lmlab.ranges import Within
 from lmlab.registry import CATALOGUE, REGISTRIES, find
 
@@ -130,6 +130,8 @@ def spell_value(value: Any) -> str:
             return f"@{value.name}"
         case Ref():
             return f"@{value.name}"
+        case Follows():
+            return f"as {value.parameter} says"
         case tuple() | list():
             return f"[{', '.join(map(spell_value, value))}]"
         case Mapping():

@@ -153,6 +153,11 @@ class Data:
         """Number of ids, V."""
         return cast(Any, self._dataset).vocab if self.tokenizer is None else self.tokenizer.vocab_size
 
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """Ids that stand for no text, by role: the tokenizer's, or those of a dataset of ids, which may have none."""
+        return getattr(self._dataset, "special_ids", {}) if self.tokenizer is None else self.tokenizer.special_ids
+
     @functools.cached_property
     def text_tables(self) -> TextTables | None:
         """Bytes and words behind ids; None for a dataset of ids, whose text is not known."""

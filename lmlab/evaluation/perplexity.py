@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ import numpy as np
 from lmlab.contracts import CausalLM
 from lmlab.data import TextTables
 from lmlab.errors import ConfigError
+from lmlab.evaluation.split_sums import SplitSums
 from lmlab.losses.autoregressive import Autoregressive
 from lmlab.ranges import Count
 from lmlab.registry import evaluators
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array
 
     from lmlab.nn.functional import Params
-    from lmlab.training.program import Compiled, Program
+    from lmlab.training.program import Program
     from lmlab.training.state import State
-
-IN_FLIGHT = 16
-"""Batches computed before their sums are fetched: the device never waits for the host, nor piles up batches."""
 
 
 @evaluators.register("perplexity")
@@ -64,14 +61,11 @@ class Perplexity:
           ConfigError: the model is not a CausalLM, or `batches` is below 1.
           DataError: the dataset has no such split, or there is nothing to predict in it.
         """
-        if self.batches is not None and self.batches < 1:
-            raise ConfigError(f"perplexity.batches = {self.batches}: it must be at least 1, or None for all.")
         if not isinstance(program.abstract_model, CausalLM):
             raise ConfigError(
                 f"the evaluator 'perplexity' needs a CausalLM; the model '{program.experiment.model.name}' is none. "
                 "Choose other evaluators: experiment.evaluators = [...]   (lmlab list evaluators)"
             )
-        program.data.split(self.split)  # a split that is not there is better missed now than after hours of training
         return _Measurement(self, program)
 
 
@@ -79,37 +73,21 @@ class _Measurement:
     """The evaluator at work on one program."""
 
     def __init__(self, settings: Perplexity, program: Program) -> None:
-        self.settings = settings
-        self.program = program
-
-    @cached_property
-    def compiled(self) -> Compiled:
-        tables, unknown = self.program.data.text_tables, getattr(self.program.tokenizer, "unknown", None)
+        self._split, self._data = settings.split, program.data
+        unknown = getattr(program.tokenizer, "unknown", None)
 
         def sums(params: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
-            return totals(self.program.model.bind(params), batch, tables, unknown, self.settings.chunk)
+            return totals(program.model.bind(params), batch, program.data.text_tables, unknown, settings.chunk)
 
-        return self.program.compile_evaluation(sums, self.program.abstract_batch)
+        self._sums = SplitSums(program, settings.split, settings.batches, sums)
 
     def __call__(self, state: State) -> dict[str, float]:
         """The metrics of the state's averaged parameters, where it has such, else of its parameters."""
-        data, partitioner = self.program.data.split(self.settings.split), self.program.partitioner
-        scales = self.program.data.scales(self.settings.split)
-        rows = partitioner.rows(self.program.experiment.global_batch_size)
-        count = len(data) if self.settings.batches is None else min(len(data), self.settings.batches)
-        waiting: list[Any] = []
-        summed: dict[str, float] = {}
-        # Evenly over the split: its first batches are its first documents, and may be of one kind.
-        for done, index in enumerate((i * len(data) // count for i in range(count)), start=1):
-            waiting.append(self.compiled(state, partitioner.place(data.batch(index, rows))))
-            if len(waiting) == IN_FLIGHT or done == count:
-                for part in jax.device_get(waiting):
-                    summed = {name: summed.get(name, 0) + value.item() for name, value in part.items()}
-                waiting = []
-        for name, scale in zip(("bytes", "words"), scales, strict=True):
+        summed = {name: value.item() for name, value in self._sums(state).items()}
+        for name, scale in zip(("bytes", "words"), self._data.scales(self._split), strict=True):
             if name in summed:
                 summed[name] *= scale
-        return {f"{self.settings.split}/{name}": value for name, value in measures(**summed).items()}
+        return {f"{self._split}/{name}": value for name, value in measures(**summed).items()}
 
 
 def totals(

@@ -39,6 +39,8 @@ class Autoregressive:
     needs: ClassVar[type] = CausalLM
     reads: ClassVar[type] = TokenBatch
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"chunk"})
+    EVALUATORS: ClassVar[tuple[str, ...]] = ("perplexity",)
+    HOOKS: ClassVar[tuple[str, ...]] = ("samples",)
 
     label_smoothing: ProperFraction = 0.0
     z_loss: NonNegative = 0.0

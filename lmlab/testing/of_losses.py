@@ -69,7 +69,7 @@ def takes_traced_numbers(tiny: Tiny) -> None:
 
     @jax.jit
     def traced(given: Mapping[str, Any]) -> LossOutput:
-        loss = build(Spec(spec.kind, spec.name, FrozenDict({**spec.kwargs, **given})))
+        loss = build(Spec(spec.kind, spec.name, FrozenDict({**spec.kwargs, **given})), **program.facts)
         return loss(program.model.bind(params), batch, None, jnp.zeros((), jnp.int32))
 
     expected = _function(program)(params, batch)
@@ -77,12 +77,20 @@ def takes_traced_numbers(tiny: Tiny) -> None:
 
 
 def ragged(program: Program, rows: int) -> dict[str, Array]:
-    """The first rows of the first training batch, each with fewer weights than the one before it."""
+    """The first rows of the first training batch, each with fewer weights than the one before it.
+
+    Where a whole row has one weight, every third row has none.
+    """
     batch = {name: jnp.asarray(values) for name, values in program.data.train.batch(0, range(rows)).items()}
-    if "weights" in batch:
-        time = batch["weights"].shape[1]
-        counts = time - (np.arange(rows) * time) // rows
-        batch["weights"] = batch["weights"] * (np.arange(time) < counts[:, None])
+    for name in ("weights", "pair_weights"):
+        if name not in batch:
+            continue
+        if batch[name].ndim == 1:
+            batch[name] = batch[name] * (np.arange(rows) % 3 != 2)
+        else:
+            time = batch[name].shape[1]
+            counts = time - (np.arange(rows) * time) // rows
+            batch[name] = batch[name] * (np.arange(time) < counts[:, None])
     return batch
 
 

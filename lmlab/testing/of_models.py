@@ -1,9 +1,14 @@
-"""Laws of models: what each capability promises."""
+"""Laws of models: what each capability promises.
+
+Models that write from left to right, whatever they are told beside (a source, a latent vector), are held to the same
+laws: see `Writing`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from unittest import SkipTest
 
 import jax
@@ -12,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from lmlab.config import parameters
-from lmlab.contracts import CausalLM
+from lmlab.contracts import CausalLM, EncoderDecoder, LatentLM, TokenEncoder
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.generation.writing import positions
@@ -21,7 +26,43 @@ from lmlab.testing.closeness import assert_close
 from lmlab.testing.tiny import Tiny
 from lmlab.training.program import Program
 
-B, T = 3, 7
+B, T, S = 3, 7, 5
+
+
+class Writing(NamedTuple):
+    """A model that writes from left to right, with what it is told beside already given.
+
+    Attributes:
+      read: `(tokens, *, segment_ids, cache, keys) -> (states, cache)`.
+      begin: `length -> cache` for B rows.
+    """
+
+    read: Callable[..., Any]
+    begin: Callable[[int], Any]
+
+    @classmethod
+    def of(cls, model: Any, rows: slice = slice(None)) -> Writing:
+        """The left-to-right half of a model, for some of B rows; SkipTest where it has none."""
+        if isinstance(model, CausalLM):
+            count = len(range(B)[rows])
+            return cls(model.hidden, lambda length: model.init_cache(count, length))
+        if isinstance(model, EncoderDecoder):
+            source = (jnp.arange(B * S).reshape(B, S) * 5 % 11)[rows]
+            there = (jnp.arange(S) < jnp.array([[S], [S - 2], [1]])).astype(jnp.int32)[rows]
+            memory = model.encode_source(source, segment_ids=there)
+            return cls(
+                lambda tokens, **given: model.decode(tokens, memory, **given),
+                lambda length: model.init_decoding(memory, length),
+            )
+        if isinstance(model, LatentLM):
+            tokens = (jnp.arange(B * S).reshape(B, S) * 5 % 11)[rows]
+            latent = model.posterior(tokens).mean + jnp.linspace(-1, 1, B)[rows, None]
+            count = len(latent)
+            return cls(
+                lambda tokens, **given: model.hidden_given(tokens, latent, **given),
+                lambda length: model.init_cache(count, length),
+            )
+        raise SkipTest("it does not write from left to right")
 
 
 def has_float32_logits(tiny: Tiny) -> None:
@@ -44,13 +85,21 @@ def starts_from_its_key(tiny: Tiny) -> None:
 
 
 def learns_in_every_parameter(tiny: Tiny) -> None:
-    """The gradient of the loss is finite and not zero in every parameter."""
-    program = tiny.program()
-    gradient = gradients(program, moved(program.model))
-    broken = [path for path, value in gradient.items() if not jnp.isfinite(value).all()]
-    unused = [path for path, value in gradient.items() if not jnp.any(value)]
-    assert not broken, f"not finite: {', '.join(broken)}"
-    assert not unused, f"no gradient reaches {', '.join(unused)}"
+    """The gradient of every loss that fits is finite, and that of some loss is not zero in every parameter."""
+    unused: set[str] | None = None
+    for loss in tiny.losses():
+        program = tiny.program(loss=f"@{loss}")
+        gradient = gradients(program, moved(program.model))
+        broken = [path for path, value in gradient.items() if not jnp.isfinite(value).all()]
+        assert not broken, f"{loss}: not finite: {', '.join(broken)}"
+        still = {path for path, value in gradient.items() if not jnp.any(value)}
+        own = {path for path in still if path.startswith("task_head/")}
+        assert not own, f"{loss}: no gradient reaches its own {', '.join(own)}"
+        unused = still if unused is None else unused & still
+        if not unused:
+            return
+    assert unused is not None, "no registered loss fits"
+    raise AssertionError(f"no gradient reaches {', '.join(sorted(unused))}")
 
 
 def is_the_same_without_jit(tiny: Tiny) -> None:
@@ -64,7 +113,7 @@ def is_the_same_without_jit(tiny: Tiny) -> None:
 def never_looks_ahead(tiny: Tiny) -> None:
     """States before a changed token stay as they are, to the bit."""
     program = tiny.program()
-    states = _hidden(program)
+    states = _written(program)
     tokens = _tokens(program)
     for place in (1, T - 2):
         changed = tokens.at[:, place:].set((tokens[:, place:] + 1) % program.data.vocab)
@@ -78,14 +127,42 @@ def reads_in_pieces_as_at_once(tiny: Tiny) -> None:
 
     @jax.jit
     def in_pieces(params: Params) -> Array:
-        model = _causal(program, params)
-        cache, parts = model.init_cache(B, T), []
+        writing = Writing.of(program.model.bind(params))
+        cache, parts = writing.begin(T), []
         for piece in jnp.split(tokens, [1, 3], axis=1):
-            states, cache = model.hidden(piece, cache=cache)
+            states, cache = writing.read(piece, cache=cache)
             parts.append(states)
         return jnp.concatenate(parts, axis=1)
 
-    assert_close(in_pieces(params), _hidden(program)(tokens))
+    assert_close(in_pieces(params), _written(program)(tokens))
+
+
+def sees_both_sides(tiny: Tiny) -> None:
+    """In an encoder, every state depends on the first token and on the last one."""
+    program = tiny.program()
+    params, tokens = moved(program.model), _tokens(program)
+    if not isinstance(program.abstract_model, TokenEncoder):
+        raise SkipTest("not a TokenEncoder")
+    states = jax.jit(lambda tokens: program.model.bind(params).encode(tokens))
+    for place in (0, T - 1):
+        changed = tokens.at[:, place].set((tokens[:, place] + 1) % program.data.vocab)
+        differs = jnp.any(states(tokens) != states(changed), axis=-1)
+        assert differs.all(), f"no change at {np.argwhere(~np.asarray(differs)).tolist()} for token {place}"
+
+
+def never_reads_padding(tiny: Tiny) -> None:
+    """States of tokens that are there do not change with what stands in the padding behind them."""
+    program = tiny.program()
+    params, tokens = moved(program.model), _tokens(program)
+    there = (jnp.arange(T) < jnp.array([[T], [T - 3], [2]])).astype(jnp.int32)
+    other = jnp.where(there > 0, tokens, (tokens + 1) % program.data.vocab)
+
+    @jax.jit
+    def states(tokens: Array) -> Array:
+        return _states(program.model.bind(params), tokens, segment_ids=there)
+
+    one, same = np.asarray(states(tokens)), np.asarray(states(other))
+    np.testing.assert_array_equal(one[np.asarray(there) > 0], same[np.asarray(there) > 0])
 
 
 def decodes_as_it_reads(tiny: Tiny) -> None:
@@ -134,10 +211,14 @@ def drops_by_row(tiny: Tiny) -> None:
     """With random keys, a row's states depend on its own key and tokens only; without keys they do not vary."""
     program = tiny.program()
     model, params, tokens = program.model, moved(program.model), _tokens(program)
-    _causal(program, params)
     keys = jax.random.split(jax.random.key(17), B)
-    read = jax.jit(lambda tokens, keys: model.bind(params).hidden(tokens, keys=keys)[0])
-    assert_close(read(tokens, keys)[1:2], read(tokens[1:2], keys[1:2]))
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def read(tokens: Array, keys: Array, row: int | None) -> Array:
+        rows = slice(None) if row is None else slice(row, row + 1)
+        return _states(model.bind(params), tokens, rows, keys=keys)
+
+    assert_close(read(tokens, keys, None)[1:2], read(tokens[1:2], keys[1:2], 1))
 
 
 def unrolled_is_scanned(tiny: Tiny) -> None:
@@ -187,15 +268,24 @@ def _causal(program: Program, params: Params) -> CausalLM:
     return model
 
 
-def _hidden(program: Program) -> Any:
+def _written(program: Program) -> Any:
+    """A compiled function from tokens to the states of the model's left-to-right half."""
     params = moved(program.model)
-    _causal(program, params)
-    return jax.jit(lambda tokens: program.model.bind(params).hidden(tokens)[0])
+    return jax.jit(lambda tokens: Writing.of(program.model.bind(params)).read(tokens)[0])
+
+
+def _states(model: Any, tokens: Array, rows: slice = slice(None), **given: Any) -> Array:
+    """States of tokens, of which these are some of B rows."""
+    return (
+        model.encode(tokens, **given)
+        if isinstance(model, TokenEncoder)
+        else Writing.of(model, rows).read(tokens, **given)[0]
+    )
 
 
 def _states_and_logits(program: Program, params: Mapping[str, Any]) -> tuple[Array, Array]:
-    model, tokens = program.model.bind(params), _tokens(program)
-    states = model.hidden(tokens)[0] if isinstance(model, CausalLM) else model.encode(tokens)
+    model = program.model.bind(params)
+    states = _states(model, _tokens(program))
     return states, model.project(states)
 
 
@@ -210,6 +300,8 @@ LAWS = (
     is_the_same_without_jit,
     never_looks_ahead,
     reads_in_pieces_as_at_once,
+    sees_both_sides,
+    never_reads_padding,
     decodes_as_it_reads,
     keeps_documents_apart,
     drops_by_row,

@@ -113,6 +113,12 @@ class Tiny:
         """The experiment made ready to run."""
         return Program(self.resolved(**experiment))
 
+    def losses(self) -> list[str]:
+        """The losses that the component fits, the base's first; of a component that names its loss, that one."""
+        own = tiny_bindings(self.entry, self._files())
+        place = {key: value.format(self.entry.name) for key, value in PLACES.get(self.entry.kind, {}).items()}
+        return fitting_losses({**place, **own})
+
     def _files(self) -> Path:
         write_files(self.folder)
         return self.folder
@@ -133,7 +139,7 @@ def around(entry: Entry, chosen: dict[str, str], folder: Path) -> dict[str, str]
     own = tiny_bindings(entry, folder)
     place = {key.format(entry.name): value.format(entry.name) for key, value in PLACES.get(entry.kind, {}).items()}
     bindings = {**place, **own, **chosen}
-    _fill(bindings, "experiment.model", "experiment.loss", "experiment.dataset")
+    _fill(bindings, folder)
     bindings = {**BASE, **bindings}
     example = getattr(_named(bindings["experiment.dataset"]), "example", None)
     if isinstance(example, type) and example not in IDS:
@@ -153,18 +159,18 @@ def _with_parts(bindings: dict[str, str], folder: Path) -> dict[str, str]:
     return bindings
 
 
-def _fill(bindings: dict[str, str], model: str, loss: str, dataset: str) -> None:
+def _fill(bindings: dict[str, str], folder: Path) -> None:
     """Chooses the model, the loss and the dataset that are still open so that they fit; the base's where they do."""
+    model, loss, dataset = "experiment.model", "experiment.loss", "experiment.dataset"
     if loss not in bindings:
-        fitting = [
-            f"@{name}"
-            for name in _first(losses.names(), BASE[loss])
-            if (model not in bindings or _can(bindings[model], _named(f"@{name}").needs))
-            and (dataset not in bindings or _read(bindings[dataset], _named(f"@{name}").reads))
-        ]
+        fitting = fitting_losses(bindings)
         if not fitting:
             raise SkipTest(f"no registered loss fits {' and '.join(bindings.get(k, '') for k in (model, dataset))}")
-        bindings[loss] = fitting[0]
+        bindings[loss] = f"@{fitting[0]}"
+    chosen = find(bindings[loss].removeprefix("@"))
+    assert chosen is not None, f"{bindings[loss]} is no component"
+    # What the loss says of the experiment around it, such as a tokenizer with a mask.
+    bindings |= {key: value for key, value in tiny_bindings(chosen, folder).items() if key not in bindings}
     needs, reads = _named(bindings[loss]).needs, _named(bindings[loss]).reads
     if model not in bindings:
         bindings[model] = next(f"@{n}" for n in _first(models.names(), BASE[model]) if _can(f"@{n}", needs))
@@ -173,11 +179,22 @@ def _fill(bindings: dict[str, str], model: str, loss: str, dataset: str) -> None
         bindings[dataset] = f"@{fitting[0]}"
 
 
+def fitting_losses(bindings: dict[str, str]) -> list[str]:
+    """The losses that fit the experiment's model and dataset, as far as these are chosen; the base's first."""
+    model, loss, dataset = (bindings.get(f"experiment.{part}") for part in ("model", "loss", "dataset"))
+    return [
+        name
+        for name in ([loss.removeprefix("@")] if loss else _first(losses.names(), BASE["experiment.loss"]))
+        if (model is None or _can(model, _named(f"@{name}").needs))
+        and (dataset is None or _read(dataset, _named(f"@{name}").reads))
+    ]
+
+
 def _first(names: list[str], preferred: str) -> list[str]:
     return sorted(names, key=lambda name: f"@{name}" != preferred)
 
 
-def _can(model: str, needs: type) -> bool:
+def _can(model: str, needs: type | tuple[type, ...]) -> bool:
     component = _named(model)
     return inspect.isclass(component) and issubclass(component, needs)
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from lmlab.contracts import Dataset, Evaluator, Hook, Loss, Model, Optimizer, Partitioner, Ref, Spec, Tokenizer, Writer
+from lmlab.contracts import (
+    Dataset,
+    Evaluator,
+    Follows,
+    Hook,
+    Loss,
+    Model,
+    Optimizer,
+    Partitioner,
+    Ref,
+    Spec,
+    Tokenizer,
+    Writer,
+)
 from lmlab.ranges import Count, Fraction, Natural, NonNegative, Positive, Seed
 from lmlab.registry import settings
 
@@ -100,7 +113,8 @@ class Experiment:
       stop_at: leave the run unfinished at this step (schedules still end at `steps`).
       log_every: steps per record of metrics.jsonl, and between host synchronisations.
       eval_every: steps between evaluations (0: only at the end).
-      evaluators, hooks, writers: see `lmlab list`.
+      evaluators, hooks: see `lmlab list`; by default those that the loss names, such as `perplexity` and `samples`.
+      writers: where records go.
       checkpoints, finite_guard: see there.
       prefetch: batches made ahead, in the background.
     """
@@ -130,8 +144,10 @@ class Experiment:
     stop_at: Count | None = None
     log_every: Count = 10
     eval_every: Natural = 0
-    evaluators: tuple[Annotated[Spec, Evaluator], ...] = (Ref("perplexity"),)  # type: ignore[assignment]
-    hooks: tuple[Annotated[Spec, Hook], ...] = (Ref("samples"),)  # type: ignore[assignment]
+    evaluators: tuple[Annotated[Spec, Evaluator], ...] = Follows(  # type: ignore[assignment]
+        "loss", "EVALUATORS", ("held_out",)
+    )
+    hooks: tuple[Annotated[Spec, Hook], ...] = Follows("loss", "HOOKS")  # type: ignore[assignment]
     writers: tuple[Annotated[Spec, Writer], ...] = (Ref("console"),)  # type: ignore[assignment]
     checkpoints: Annotated[Spec, Checkpoints] = Ref("checkpoints")  # type: ignore[assignment]
     finite_guard: Annotated[Spec, FiniteGuard] = Ref("finite_guard")  # type: ignore[assignment]

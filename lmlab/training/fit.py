@@ -6,16 +6,13 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from lmlab import contracts
+from lmlab.capabilities import capabilities_of, named
 from lmlab.config import build
 from lmlab.contracts import Spec
 from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError
-from lmlab.registry import datasets, losses, models
+from lmlab.registry import article, datasets, losses, models
 from lmlab.training.experiment import Checkpoints, Experiment
-
-CAPABILITIES: tuple[type, ...] = (contracts.CausalLM, contracts.BidirectionalLM)
-"""What a model can be, as protocols; the loss names the one that it needs."""
 
 
 def check_experiment(experiment: Experiment) -> None:
@@ -97,17 +94,17 @@ def check_model(loss: Any, loss_name: str, model: Any, model_name: str) -> None:
         raise ConfigError(misfit(loss_name, loss.needs, model_name, type(model)))
 
 
-def misfit(loss: str, needs: type, model: str, component: type) -> str:
+def misfit(loss: str, needs: type | tuple[type, ...], model: str, component: type) -> str:
     """The text for a loss that a model cannot serve."""
-    has = [capability.__name__ for capability in CAPABILITIES if issubclass(component, capability)]
-    what = f"is a {' and a '.join(has)}" if has else "has no capability that lmlab knows"
+    has = [f"{article(c.__name__)}" for c in capabilities_of(component)]
+    what = f"is {' and '.join(has)}" if has else "has no capability that lmlab knows"
     fitting = ", ".join(models_with(needs)) or "none"
-    return f"the loss '{loss}' needs a {needs.__name__}; the model '{model}' {what}.\n  models that fit: {fitting}"
+    return f"the loss '{loss}' needs {article(named(needs))}; the model '{model}' {what}.\n  models that fit: {fitting}"
 
 
-def models_with(capability: type) -> Iterator[str]:
-    """The names of the registered models (classes) that have a capability; imports all of them."""
+def models_with(needs: type | tuple[type, ...]) -> Iterator[str]:
+    """The names of the registered models (classes) that serve a loss's needs; imports all of them."""
     for name in models.names():
         component = models.get(name)
-        if inspect.isclass(component) and issubclass(component, capability):
+        if inspect.isclass(component) and issubclass(component, needs):
             yield name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from lmlab.config import Resolved, build
 from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, open_data
 from lmlab.nn.functional import ModelDef, Params
+from lmlab.nn.states import states_width
+from lmlab.registry import losses
 from lmlab.training.cost import matmul_flops
 from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard
 from lmlab.training.fit import check_experiment, check_model
@@ -73,8 +75,8 @@ class Program:
         check_experiment(self.experiment)
         self.partitioner: Partitioner = partitioner or self._part("partitioner")
         self.partitioner.check(self.experiment.global_batch_size, self.experiment.microbatches)
-        self.loss: Loss = self._part("loss")
         self.data = self._open_data(saved_tokenizer)
+        self.loss: Loss = self._part("loss", **self.facts)
         self.dtype = compute_dtype(self.experiment.compute_dtype)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
@@ -85,6 +87,12 @@ class Program:
     def spec(self) -> Spec:
         """The root Spec."""
         return self.resolved.spec
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the data tell losses (see `contracts.SUPPLIED`)."""
+        data = self.data
+        return {"vocab": data.vocab, "special_ids": data.special_ids, "labels": data.labels, "tags": data.tags}
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -206,8 +214,16 @@ class Program:
         return self.partitioner.compile(dispatch, state, batches, leading=self.leading, donate=True)
 
     def _make_model(self, rngs: nnx.Rngs) -> nnx.Module:
-        experiment = self.experiment
-        return self._part("model", vocab=self.data.vocab, seq_len=experiment.seq_len, dtype=self.dtype, rngs=rngs)
+        lengths = {
+            "seq_len": self.experiment.seq_len,
+            "source_len": self.experiment.source_len or self.experiment.seq_len,
+        }
+        model = self._part("model", vocab=self.data.vocab, **lengths, dtype=self.dtype, rngs=rngs)
+        make_head = getattr(self.loss, "make_head", None)
+        if make_head is not None:
+            check_model(self.loss, self.experiment.loss.name, model, self.experiment.model.name)
+            model.task_head = make_head(states_width(model), rngs)
+        return model
 
     def _part(self, name: str, **supplied: Any) -> Any:
         """A part of the experiment, built; errors say where its values come from."""
@@ -227,7 +243,7 @@ class Program:
             global_batch_size=experiment.global_batch_size,
             seed=experiment.seed,
             max_examples=experiment.max_examples,
-            reads=self.loss.reads,
+            reads=cast(Any, losses.get(experiment.loss.name)).reads,
             saved_tokenizer=saved_tokenizer,
         )
 

@@ -249,3 +249,18 @@ def test_gin_imports_load_plugins_before_any_name_is_resolved(own_catalogue, fol
     assert found.plugins == (str(folder / "mine.py"),)
     with pytest.raises(ConfigError, match=r"command line: plug-in 'nowhere.at_all': there is no module 'nowhere'"):
         resolve([], ["import nowhere.at_all"])
+
+
+def test_a_default_may_follow_what_another_component_says(folder, own_catalogue):
+    """An experiment's evaluators are those of its loss, unless they are bound."""
+
+    def evaluators(*bindings: str) -> list[str]:
+        found = resolve([], bindings, [TOYS], root="toy_follower")
+        return [spec.name for spec in found.spec.kwargs["evaluators"]]
+
+    assert evaluators("toy_follower.loss = @toy_loss") == ["toy_eval"]
+    assert evaluators("toy_follower.loss = @toy_loss", "toy_eval.batches = 5") == ["toy_eval"]
+    assert evaluators("toy_follower.loss = @toy_quiet_loss") == ["toy_other_eval"]
+    assert evaluators("toy_follower.loss = @toy_loss", "toy_follower.evaluators = []") == []
+    with pytest.raises(ConfigError, match=r"toy_eval\.batches"):  # nothing consumes it
+        evaluators("toy_follower.loss = @toy_quiet_loss", "toy_eval.batches = 5")

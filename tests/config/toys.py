@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from lmlab.contracts import Evaluator, Loss, Model, Ref, Schedule, Spec
+from lmlab.contracts import Evaluator, Follows, Loss, Model, Ref, Schedule, Spec
 from lmlab.registry import evaluators, losses, models, schedules, settings
 
 if TYPE_CHECKING:
@@ -94,3 +94,28 @@ class ToyRoot:
     log_every: int = 10
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"log_every"})
+
+
+@losses.register("toy_quiet_loss")
+@dataclass(frozen=True)
+class ToyQuietLoss:
+    """A loss that says what it is measured by."""
+
+    EVALUATORS: ClassVar[tuple[str, ...]] = ("toy_other_eval",)
+
+
+@evaluators.register("toy_other_eval")
+@dataclass(frozen=True)
+class ToyOtherEval:
+    """Counts nothing."""
+
+
+@settings.register("toy_follower")
+@dataclass(frozen=True)
+class ToyFollower:
+    """A root whose evaluators are those of its loss."""
+
+    loss: Annotated[Spec, Loss]
+    evaluators: tuple[Annotated[Spec, Evaluator], ...] = Follows(  # type: ignore[assignment]
+        "loss", "EVALUATORS", ("toy_eval",)
+    )

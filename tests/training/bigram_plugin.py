@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lmlab.contracts import CausalLM, LossOutput, TextPair, TokenBatch
+from lmlab.contracts import CausalLM, LossOutput, TextPair, TokenBatch, TokenEncoder
+from lmlab.nn.linear import Linear, normal
+from lmlab.nn.randomness import content_keys
+from lmlab.nn.states import token_states
 from lmlab.registry import datasets, evaluators, hooks, losses, models
 
 
@@ -66,6 +69,29 @@ class LogOfZero:
         bad = (step >= self.first) & (step < self.first + self.count)
         total = jnp.sum(nats * batch["weights"]) + jnp.log(jnp.where(bad, 0.0, 1.0))  # the fault
         return LossOutput(total, jnp.sum(batch["weights"]), {})
+
+
+@losses.register("odd_or_even")
+@dataclass(frozen=True)
+class OddOrEven:
+    """Whether the next token is odd, by a layer of its own; chance chooses half the tokens, also in an evaluation."""
+
+    vocab: int
+    special_ids: Mapping[str, int]
+
+    needs: ClassVar[tuple[type, ...]] = (TokenEncoder, CausalLM)
+    reads: ClassVar[type] = TokenBatch
+
+    def make_head(self, width, rngs):
+        return Linear(width, 2, normal(0.3), rngs=rngs)
+
+    def __call__(self, model, batch, keys, step):
+        keys = content_keys(batch["tokens"]) if keys is None else keys
+        chosen = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, batch["tokens"].shape[1:]))(keys)
+        logp = jax.nn.log_softmax(model.task_head(token_states(model, batch["tokens"])))
+        nats = -jnp.take_along_axis(logp, batch["targets"][..., None] % 2, -1)[..., 0]
+        weights = batch["weights"] * chosen
+        return LossOutput((nats * weights).sum(), weights.sum(), {"nats": ((nats * weights).sum(), weights.sum())})
 
 
 @evaluators.register("numbers")

@@ -2,6 +2,7 @@ import math
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from lmlab.config import build
@@ -103,3 +104,43 @@ def test_bytes_and_words_of_a_whole_split_are_those_of_its_text_whatever_the_tok
     )
     words = sum(len(t.split()) for t in texts)
     assert words == pytest.approx(found["valid/nats"] / math.log(found["valid/ppl/word"]), rel=1e-6)
+
+
+HEADED = "experiment.loss = @odd_or_even"
+
+
+def test_a_loss_with_parameters_of_its_own_puts_a_head_on_the_model(tiny):
+    plain, headed = Program(tiny()), Program(tiny(HEADED))
+    own = {path: shape.shape for path, shape in headed.model.shapes.items() if path not in plain.model.shapes}
+    assert own == {"task_head/kernel": (5, 2), "task_head/bias": (2,)}
+    params = headed.model.init(jax.random.key(3))
+    for path, value in plain.model.init(jax.random.key(3)).items():  # the body is the one without a head
+        assert (params[path] == value).all()
+    step, state = headed.compile_step(), headed.init_state()
+    before = jax.device_get(state.params)
+    state, _ = step(state, headed.partitioner.place(headed.data.train.batch(0)))
+    assert all((jax.device_get(state.params)[path] != before[path]).any() for path in before)
+
+
+def test_a_loss_of_several_capabilities_is_refused_with_all_of_them(tiny):
+    text = refusal(tiny("experiment.model = @rock", HEADED))
+    assert text.startswith("the loss 'odd_or_even' needs a TokenEncoder or CausalLM; the model 'rock' has no")
+
+
+def test_a_loss_without_evaluators_of_its_own_is_measured_by_itself(tiny):
+    """The default evaluator is `held_out`; bound to [] in these tests' file, so it is asked for."""
+    program = Program(tiny(HEADED, "experiment.evaluators = [@held_out]", "held_out.batches = None"))
+    measure = build(program.experiment.evaluators[0]).bind(program)
+    state = program.init_state()
+    found = measure(state)
+    assert found == measure(state)  # also what is drawn is drawn again
+    params, data = jax.device_get(state.params), program.data.split("valid")
+    sums = np.zeros(2)
+    for i in range(len(data)):  # row by row: what is drawn does not depend on the rows beside it
+        batch = data.batch(i)
+        for b in range(8):
+            row = {name: values[b : b + 1] for name, values in batch.items()}
+            output = program.loss(program.model.bind(params), row, None, 0)
+            sums += np.float64([output.total, output.weight])
+    assert 0 < sums[1] < data.targets
+    assert found == {"valid/loss": pytest.approx(sums[0] / sums[1]), "valid/nats": pytest.approx(sums[0] / sums[1])}

@@ -1,0 +1,61 @@
+"""A loss's own metrics on data that it is not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax.numpy as jnp
+
+from lmlab.contracts import LossOutput
+from lmlab.evaluation.split_sums import SplitSums
+from lmlab.ranges import Count
+from lmlab.registry import evaluators
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+    from lmlab.nn.functional import Params
+    from lmlab.training.program import Program
+    from lmlab.training.state import State
+
+
+@evaluators.register("held_out")
+@dataclass(frozen=True)
+class HeldOut:
+    """The experiment's loss and its metrics on a split, without dropout: exact totals over exact totals.
+
+    What the loss draws (masks, noise) is a function of each row's content, the same at every evaluation.
+
+    Metrics: `<split>/loss` and `<split>/<metric>` for every metric that the loss reports.
+
+    Args:
+      split: which part of the data.
+      batches: how many global batches, evenly over the split; None is all of them.
+    """
+
+    TINY: ClassVar[str] = "held_out.batches = 3"
+
+    split: str = "valid"
+    batches: Count | None = 20
+
+    def bind(self, program: Program) -> Callable[[State], Mapping[str, float]]:
+        """The measurement of a running state; compiled when it is first called.
+
+        Raises:
+          DataError: the dataset has no such split, or there is nothing to predict in it.
+        """
+
+        def sums(params: Params, batch: Mapping[str, Array]) -> dict[str, tuple[Any, Any]]:
+            output = LossOutput(*program.loss(program.model.bind(params), batch, None, jnp.zeros((), jnp.int32)))
+            return {"loss": (output.total, output.weight), **output.metrics}
+
+        summed = SplitSums(program, self.split, self.batches, sums)
+
+        def measure(state: State) -> dict[str, float]:
+            found = summed(state).items()
+            # What did not occur in the split has no mean.
+            return {f"{self.split}/{name}": float(total / weight) for name, (total, weight) in found if weight}
+
+        return measure

@@ -1,0 +1,73 @@
+"""Sums over the batches of a split: the loop that evaluators share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from lmlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+    from lmlab.nn.functional import Params
+    from lmlab.training.program import Compiled, Program
+    from lmlab.training.state import State
+
+IN_FLIGHT = 16
+"""Batches computed before their sums are fetched: the device never waits for the host, nor piles up batches."""
+
+Sums = Callable[["Params", "Mapping[str, Array]"], Any]
+
+
+class SplitSums:
+    """The sums of a function over a split, or over some of its batches, at a state.
+
+    Args:
+      program: of the run.
+      split: which part of the data.
+      batches: how many global batches, evenly over the split; None is all of them.
+      function: `(params, batch) -> tree of sums` over the rows that it is given.
+
+    Raises:
+      ConfigError: `batches` is below 1.
+      DataError: the dataset has no such split, or there is nothing to predict in it: better missed now than after
+        hours of training.
+    """
+
+    def __init__(self, program: Program, split: str, batches: int | None, function: Sums) -> None:
+        if batches is not None and batches < 1:
+            raise ConfigError(f"batches = {batches}: it must be at least 1, or None for all.")
+        self.program, self.split, self.batches = program, split, batches
+        self._function = function
+        program.data.split(split)
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        """The program for one batch."""
+        return self.program.compile_evaluation(self._function, self.program.abstract_batch)
+
+    def __call__(self, state: State) -> Any:
+        """The tree of sums, float64 or int64, at the averaged parameters of the state, where it has such."""
+        data, partitioner = self.program.data.split(self.split), self.program.partitioner
+        rows = partitioner.rows(self.program.experiment.global_batch_size)
+        count = len(data) if self.batches is None else min(len(data), self.batches)
+        waiting: list[Any] = []
+        summed: Any = None
+        # Evenly over the split: its first batches are its first documents, and may be of one kind.
+        for done, index in enumerate((i * len(data) // count for i in range(count)), start=1):
+            waiting.append(self.compiled(state, partitioner.place(data.batch(index, rows))))
+            if len(waiting) == IN_FLIGHT or done == count:
+                for part in jax.device_get(waiting):
+                    part = jax.tree.map(_wide, part)
+                    summed = part if summed is None else jax.tree.map(np.add, summed, part)
+                waiting = []
+        return summed
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x, np.int64 if np.issubdtype(x.dtype, np.integer) else np.float64)
