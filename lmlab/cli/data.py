@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmlab import registry
 from lmlab.batches import TokenBatch
 from lmlab.cli import data_prepare
-from lmlab.cli.configuration import add_plugins
+from lmlab.cli.actions import add_action
+from lmlab.cli.actions import run as run
 from lmlab.cli.table import print_heading, print_table
 from lmlab.data.archives import Archive, Origin, data_folder
 from lmlab.data.fetching import fetch
@@ -33,12 +34,12 @@ _SPECIALS = ("mask", "separator", "classify", *(f"sentinel_{i}" for i in range(1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's sub-commands."""
     chosen = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
-    fetching = _action(chosen, "fetch", "bring corpora into the cache folder", _fetch)
+    fetching = add_action(chosen, "fetch", "bring corpora into the cache folder", _fetch)
     fetching.add_argument("names", nargs="*", metavar="NAME", help="a dataset, a tokenizer, or an archive's file name")
     fetching.add_argument("--all", action="store_true", help="whatever any dataset or tokenizer needs")
     listing = "show every dataset, and what tokenizers are read from: whether it is here, size, licence, source"
-    _action(chosen, "list", listing, _list)
-    showing = _action(chosen, "show", "show training rows as a model sees them", _show)
+    add_action(chosen, "list", listing, _list)
+    showing = add_action(chosen, "show", "show training rows as a model sees them", _show)
     showing.add_argument("name", metavar="NAME", help="a dataset")
     showing.add_argument("--split", choices=("train", "valid", "test"), default="train", help="(default: train)")
     showing.add_argument("--count", type=int, default=1, help="rows to show (default: 1)")
@@ -58,29 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     preparing.set_defaults(act=data_prepare.run)
     data_prepare.add_arguments(preparing)
-    overlapping = _action(chosen, "overlap", "show how much of a test split stands in the training split", _overlap)
+    overlapping = add_action(chosen, "overlap", "show how much of a test split stands in the training split", _overlap)
     overlapping.add_argument("name", metavar="NAME", help="a dataset")
     overlapping.add_argument("--n", type=int, default=13, metavar="N", help="words of an n-gram (default: 13)")
     overlapping.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="'NAME.parameter = 1'",
         help="gin statements for the dataset, separated by ';'; may be repeated",
     )  # fmt: skip
-
-
-def run(args: argparse.Namespace) -> int:
-    """Does what was chosen."""
-    registry.scan_installed_plugins()
-    for plugin in args.plugins:
-        registry.load_plugin(plugin)
-    args.act(args)
-    return 0
-
-
-def _action(chosen: Any, name: str, summary: str, act: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = chosen.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
-    parser.set_defaults(act=act)
-    add_plugins(parser)
-    return parser
 
 
 def _fetch(args: argparse.Namespace) -> None:

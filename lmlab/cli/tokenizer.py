@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmlab import registry
-from lmlab.cli.configuration import add_plugins
+from lmlab.cli.actions import add_action
+from lmlab.cli.actions import run as run
 from lmlab.cli.table import print_heading, print_table
 from lmlab.errors import ConfigError, DataError
 
@@ -41,23 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing.add_argument("text", help="what is encoded")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Does what was chosen."""
-    registry.scan_installed_plugins()
-    for plugin in args.plugins:
-        registry.load_plugin(plugin)
-    args.act(args)
-    return 0
-
-
 def _action(chosen: Any, name: str, summary: str, act: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = chosen.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
-    parser.set_defaults(act=act)
+    parser = add_action(chosen, name, summary, act)
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="'bpe.size = 8000'",
         help="gin statements for the tokenizer, separated by ';'; may be repeated",
     )  # fmt: skip
-    add_plugins(parser)
     return parser
 
 
