@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, overload
@@ -53,7 +55,7 @@ class Generated(Sequence[Example]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class Drawn(ABC):
     """A dataset whose examples are drawn independently of each other: a subclass says how one of them is drawn.
 
     Args:
@@ -71,9 +73,9 @@ class Drawn:
     valid_examples: Count = 1000
     test_examples: Count = 1000
 
+    @abstractmethod
     def draw(self, random: np.random.Generator, source: str) -> Any:
         """One example, from fresh random numbers; `source` is its name for messages."""
-        raise NotImplementedError
 
     def split(self, name: str) -> Generated[Any]:
         """The examples of `train`, `valid` or `test`."""
@@ -95,6 +97,16 @@ class Drawn:
 
     def _at(self, split: str, i: int) -> Any:
         return self.draw(random_at(self.seed, split, i), f"{name_of(self)}/{split}/{i}")
+
+
+def perfect_recall(symbols: int) -> dict[str, float]:
+    """What is known of a task whose answer stands in the row, one of so many symbols, each as likely."""
+    return {
+        "optimum/accuracy": 1.0,
+        "optimum/nats_per_token": 0.0,
+        "chance/accuracy": 1 / symbols,
+        "chance/nats_per_token": math.log(symbols),
+    }
 
 
 def name_of(dataset: Any) -> str:

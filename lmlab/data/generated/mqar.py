@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from lmlab.contracts import TokenSequence
-from lmlab.data.generated.drawing import Drawn
+from lmlab.data.generated.drawing import Drawn, perfect_recall
 from lmlab.errors import ConfigError
 from lmlab.ranges import Count, Within
 from lmlab.registry import datasets
@@ -91,13 +91,7 @@ class MQAR(Drawn):
 
     def known(self) -> dict[str, float]:
         """What can be reached, and what one who does not know which value belongs to which key reaches."""
-        return {
-            "optimum/accuracy": 1.0,
-            "optimum/nats_per_token": 0.0,
-            "chance/accuracy": 1 / self.pairs,
-            "chance/nats_per_token": math.log(self.pairs),
-            "uniform/nats_per_token": math.log(self.vocab),
-        }
+        return {**perfect_recall(self.pairs), "uniform/nats_per_token": math.log(self.vocab)}
 
     @functools.cached_property
     def _mean_waits(self) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
 
 from lmlab.contracts import TokenSequence
-from lmlab.data.generated.drawing import Drawn
+from lmlab.data.generated.drawing import Drawn, perfect_recall
 from lmlab.errors import ConfigError
 from lmlab.ranges import Count, Within
 from lmlab.registry import datasets
@@ -75,9 +74,4 @@ class SelectiveCopy(Drawn):
 
     def known(self) -> dict[str, float]:
         """What can be reached, and what is reached without remembering."""
-        return {
-            "optimum/accuracy": 1.0,
-            "optimum/nats_per_token": 0.0,
-            "chance/accuracy": 1 / self.symbols,
-            "chance/nats_per_token": math.log(self.symbols),
-        }
+        return perfect_recall(self.symbols)
