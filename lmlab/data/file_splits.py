@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from lmlab.ranges import ProperFraction
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(ABC):
     """What datasets of rows have in common: splits, a fingerprint, and the counts of what was left out.
 
     A dataset adds its example kind, its registered `name`, and how its splits are read.
@@ -40,10 +41,10 @@ class Splits:
     def _corpus(self) -> Corpus[Any]:
         return self._read[0]
 
-    @functools.cached_property
+    @property
+    @abstractmethod
     def _read(self) -> tuple[Corpus[Any], LeftOut]:
-        """The examples of every split, and what was left out of them."""
-        raise NotImplementedError
+        """The examples of every split, and what was left out of them; a subclass makes it a `cached_property`."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class FileSplits(Splits):
         for file in files(paths, f"{self.name}.{split}"):
             yield from self._examples_of(file, left_out)
 
+    @abstractmethod
     def _examples_of(self, file: str, left_out: LeftOut) -> Iterator[Any]:
         """The examples of one file."""
-        raise NotImplementedError
 
 
 def check_shares(dataset: str, valid: float, test: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,14 +63,14 @@ class HubSplits(Splits):
     malformed: OnMalformed = "refuse"
 
     @property
+    @abstractmethod
     def _columns(self) -> tuple[str, ...]:
         """The columns that an example is made of."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def _example(values: Sequence[Any], where: str) -> Any:
         """See `Make`."""
-        raise NotImplementedError
 
     @functools.cached_property
     def _read(self) -> tuple[Corpus[Any], LeftOut]:

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -93,7 +94,7 @@ class Vocabulary:
         return pieces
 
 
-class HuggingFace:
+class HuggingFace(ABC):
     """A tokenizer of the library behind lmlab's contract; what it is configured by, and trained as, is its subclass's.
 
     A subclass is a frozen dataclass with `name`, with `_trained` or `fit`, and with `piece_bytes`.
@@ -174,9 +175,9 @@ class HuggingFace:
         """The bytes that each id stands for; none for special ids."""
         return list(self._token_bytes)
 
+    @abstractmethod
     def piece_bytes(self, piece: str) -> bytes:
         """The bytes behind a piece of the vocabulary."""
-        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """The whole tokenizer.json, and the special ids."""
