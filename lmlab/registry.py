@@ -220,6 +220,15 @@ def article(words: str) -> str:
     return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
 
 
+def name_of(component: object) -> str:
+    """The name under which an object's class is registered, else the class's own."""
+    kind = type(component)
+    for entry in CATALOGUE.entries().values():
+        if (entry.module, entry.qualname) == (kind.__module__, kind.__qualname__):
+            return entry.name
+    return kind.__name__
+
+
 def near_names(name: str, known: list[str]) -> str:
     """` Did you mean 'gpt'?`, or nothing where no known name is near."""
     lower = {k.lower(): k for k in known}

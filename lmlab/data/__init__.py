@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lmlab.data.loader import Data as Data
     from lmlab.data.loader import EvalBatches as EvalBatches
     from lmlab.data.loader import TrainBatches as TrainBatches
-    from lmlab.data.loader import open_data as open_data
+    from lmlab.data.opening import open_data as open_data
     from lmlab.data.prefetch import Prefetch as Prefetch
 
 _HOMES = {
@@ -30,7 +30,7 @@ _HOMES = {
     "TrainBatches": "loader",
     "compare_fingerprints": "fingerprints",
     "conversion": "features",
-    "open_data": "loader",
+    "open_data": "opening",
     "text_tables": "accounting",
 }
 

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from lmlab.contracts import Dataset, TokenBatch, Tokenizer, Tokens
+from lmlab.contracts import Dataset
 from lmlab.data.accounting import TextTables, account, text_tables
-from lmlab.data.datasets.mixture import Mixture
-from lmlab.data.features import Batch, Overlong, Packing, Rows, Setting, UnseenLabel, conversion
+from lmlab.data.features import Batch, Rows, Setting
 from lmlab.data.features.buckets import Bucketed, BucketOrder
 from lmlab.data.features.mixing import Mixed, MixedOrder
 from lmlab.data.fingerprints import digest, digest_json
 from lmlab.data.order import Order
 from lmlab.data.prefetch import Prefetch
-from lmlab.errors import ConfigError, DataError
+from lmlab.errors import DataError
 from lmlab.examples import IDS, texts_of
-from lmlab.registry import CATALOGUE
+from lmlab.registry import name_of
 
 if TYPE_CHECKING:
     import grain
@@ -34,102 +33,10 @@ T = TypeVar("T")
 _TOGETHER = 1 << 24  # ids looked at together: they may be a memory map of more than the memory
 
 
-def open_data(
-    dataset: Dataset,
-    tokenizer: Tokenizer | None,
-    *,
-    seq_len: int,
-    source_len: int | None = None,
-    packing: Packing = "windows",
-    overlong: Overlong = "refuse",
-    unseen_label: UnseenLabel = "refuse",
-    buckets: Sequence[int] = (),
-    global_batch_size: int,
-    seed: int = 0,
-    max_examples: int | None = None,
-    reads: type = TokenBatch,
-    saved_tokenizer: Mapping[str, Any] | None = None,
-) -> Data:
-    """A dataset made ready for a loss that reads batches of type `reads`.
-
-    Args:
-      dataset: where the examples come from.
-      tokenizer: for datasets of text; fitted on the training examples in use unless `saved_tokenizer` is given. A
-        dataset that was made with a tokenizer has it, fitted, as its `tokenizer`, which serves where this is None.
-      seq_len: T.
-      source_len, packing, overlong, unseen_label: see `features.Setting`.
-      buckets: widths below `seq_len` of training batches that hold short rows alone; see `features.buckets`.
-      global_batch_size: rows per batch, B, over all processes.
-      seed: decides the order of the training rows.
-      max_examples: only so many first training examples, chosen before anything is shuffled.
-      reads: the loss's batch type.
-      saved_tokenizer: what `to_json` gave when a run began.
-
-    Raises:
-      ConfigError: the dataset, the tokenizer and the loss do not fit.
-      DataError: a corpus that cannot serve.
-    """
-    parts = dataset.parts if isinstance(dataset, Mixture) else (dataset,)
-    for part in parts:
-        conversion(part.example, reads)
-        _check_fit(_name_of(part), part, tokenizer, max_examples)
-    if tokenizer is None:
-        tokenizer = _brought(parts)
-    else:
-        if saved_tokenizer is None:
-            # A corpus that is missing is missed here, also by a tokenizer that reads nothing of it.
-            taken = [part.split("train")[:max_examples] for part in parts]
-            tokenizer = tokenizer.fit(text for examples in taken for example in examples for text in texts_of(example))
-        else:
-            tokenizer = tokenizer.from_json(saved_tokenizer)
-    setting = Setting(
-        seq_len=seq_len,
-        tokenizer=tokenizer,
-        source_len=source_len,
-        packing=packing,
-        overlong=overlong,
-        unseen_label=unseen_label,
-        labels=tuple(getattr(dataset, "labels", ())),
-        tags=tuple(getattr(dataset, "tags", ())),
-        seed=seed,
-    )
-
-    def rows_of(part: Dataset, split: str, training: bool) -> Rows:
-        examples = part.split(split)
-        if split == "train" and max_examples is not None:
-            if len(examples) < max_examples:
-                name = _name_of(part)
-                raise ConfigError(f"experiment.max_examples = {max_examples}, but '{name}' has {len(examples)}.")
-            examples = examples[:max_examples]
-        return conversion(part.example, reads)(examples, setting, training)
-
-    def rows(split: str, training: bool) -> Rows:
-        found = [rows_of(part, split, training) for part in parts]
-        made: Rows = found[0]
-        if isinstance(dataset, Mixture):
-            made = Mixed(found, [_name_of(part) for part in parts], dataset.plan)
-        if buckets and training:
-            return Bucketed(made, _widths(buckets, max(seq_len, source_len or 0)), global_batch_size)
-        return made
-
-    facts = {
-        "packing": packing,
-        "seq_len": seq_len,
-        "source_len": source_len,
-        "overlong": overlong,
-        "unseen_label": unseen_label,
-        "buckets": list(buckets),
-        "global_batch_size": global_batch_size,
-        "seed": seed,
-        "max_examples": max_examples,
-    }
-    return Data(_name_of(dataset), dataset, setting, rows, facts)
-
-
 class Data:
     """A dataset with its tokenizer: training batches by number, and evaluation batches of every split.
 
-    Splits are read and turned into ids when they are first asked for. Made by `open_data`.
+    Splits are read and turned into ids when they are first asked for. Made by `opening.open_data`.
     """
 
     def __init__(
@@ -186,7 +93,7 @@ class Data:
                 f"{self._facts['seq_len'] + 1} tokens. Give it more data, or lower experiment.seq_len."
             )
         tokenizer = self.tokenizer and {
-            "name": _name_of(self.tokenizer),
+            "name": name_of(self.tokenizer),
             "vocab_size": self.tokenizer.vocab_size,
             "sha256": digest_json(self.tokenizer.to_json()),
         }
@@ -342,44 +249,6 @@ def _order(rows: Rows, seed: int, batch: int) -> Order | MixedOrder | BucketOrde
     return rows.order(seed) if isinstance(rows, Bucketed) else Order(len(rows), seed)
 
 
-def _widths(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
-    """The widths of all buckets; ConfigError unless they rise and are below the longest row."""
-    if list(buckets) != sorted(set(buckets)) or buckets[-1] >= longest or buckets[0] < 1:
-        raise ConfigError(f"experiment.buckets = {list(buckets)}: widths must rise, and be below the row of {longest}.")
-    return (*buckets, longest)
-
-
 def _filled(values: np.ndarray, missing: int) -> np.ndarray:
     """With so many rows of zeros behind it."""
     return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
-
-
-def _brought(parts: Sequence[Dataset]) -> Tokenizer | None:
-    """The fitted tokenizer that the datasets were made with; None where they have none."""
-    found = [getattr(part, "tokenizer", None) for part in parts]
-    if len({None if tokenizer is None else digest_json(tokenizer.to_json()) for tokenizer in found}) > 1:
-        raise ConfigError(
-            f"{', '.join(map(_name_of, parts))} were made with different tokenizers, or some with none: their ids do "
-            "not mean the same. Prepare them with one."
-        )
-    return found[0]
-
-
-def _check_fit(name: str, dataset: Dataset, tokenizer: Tokenizer | None, max_examples: int | None) -> None:
-    if dataset.example not in IDS and tokenizer is None and getattr(dataset, "tokenizer", None) is None:
-        raise ConfigError(f"the dataset '{name}' yields text: set experiment.tokenizer, for example to @bytes.")
-    if dataset.example in IDS and tokenizer is not None:
-        raise ConfigError(f"the dataset '{name}' yields ids, not text: leave experiment.tokenizer unset.")
-    if max_examples is not None and dataset.example is Tokens:
-        raise ConfigError(f"experiment.max_examples counts documents; the dataset '{name}' has streams of ids.")
-    if max_examples is not None and max_examples < 1:
-        raise ConfigError(f"experiment.max_examples = {max_examples}: give at least 1, or None for all.")
-
-
-def _name_of(component: object) -> str:
-    """The name under which a component's class is registered, else the class's own."""
-    kind = type(component)
-    for entry in CATALOGUE.entries().values():
-        if (entry.module, entry.qualname) == (kind.__module__, kind.__qualname__):
-            return entry.name
-    return kind.__name__
