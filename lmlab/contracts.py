@@ -145,7 +145,8 @@ class Dataset(Protocol):
     from a law, its splits independent of each other and therefore not without common examples, says so by
     `independent: ClassVar[bool] = True`. One whose examples are parts of documents that are kept whole, so that a short
     one ("No .") may stand in two splits, says which by `part_of: ClassVar[str] = "document"`; the example's `source` is
-    then the document and, after its last colon, the part.
+    then the document and, after its last colon, the part. One whose examples may become several batch types says which
+    they usually do by `usual: ClassVar[type]`.
     """
 
     example: ClassVar[type]

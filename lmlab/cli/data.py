@@ -25,6 +25,7 @@ from lmlab.data.fetching import fetch
 from lmlab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lmlab.contracts import Dataset
     from lmlab.data import Data
 
 _SPECIALS = ("mask", "separator", "classify", *(f"sentinel_{i}" for i in range(100)))
@@ -154,7 +155,7 @@ def _opened(args: argparse.Namespace) -> Data:
     of_tokenizer = [part for part in statements if part.split(".")[0] == args.tokenizer]
     others = [part for part in statements if part not in of_tokenizer]
     dataset = resolve([], others, args.plugins, args.name).build()
-    reads = _reads(args.features, dataset.example)
+    reads = _reads(args.features, dataset)
     tokenizer = None
     if dataset.example not in IDS:
         needed = [f"bytes.specials = {_SPECIALS}"] if args.tokenizer == "bytes" and not of_tokenizer else []
@@ -166,13 +167,13 @@ def _opened(args: argparse.Namespace) -> Data:
     )  # fmt: skip
 
 
-def _reads(features: str | None, example: type) -> type:
-    """The batch type that a loss reads, or of this name; without a name, the first that the examples become."""
-    from lmlab.data.features import CONVERSIONS, conversion
+def _reads(features: str | None, dataset: Dataset) -> type:
+    """The batch type that a loss reads, or of this name; without a name, what the dataset is usually read as."""
+    from lmlab.data.features import CONVERSIONS, conversion, usual_batch
 
-    fitting = [reads for kind, reads in CONVERSIONS if kind is example]
     if features is None:
-        return fitting[0]
+        return usual_batch(dataset)
+    fitting = [reads for kind, reads in CONVERSIONS if kind is dataset.example]
     by_name = {reads.__name__: reads for _, reads in CONVERSIONS}
     if features in by_name:
         found = by_name[features]
@@ -183,5 +184,5 @@ def _reads(features: str | None, example: type) -> type:
             registry.unknown(f"no loss or batch named '{features}'.", "loss and batch", features,
                              [*registry.losses.names(), *(reads.__name__ for reads in fitting)])
         )  # fmt: skip
-    conversion(example, found)
+    conversion(dataset.example, found)
     return found

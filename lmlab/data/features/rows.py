@@ -123,3 +123,15 @@ def conversion(example: type, reads: type) -> Conversion:
             f"which is made from {' or '.join(fitting) or 'nothing that is known'}."
         )
     return CONVERSIONS[example, reads]
+
+
+def usual_batch(dataset: Any) -> type:
+    """The batch type that a dataset is usually read as: its own `usual`, or the first that its examples become.
+
+    Raises:
+      ConfigError: nothing is known that its examples become.
+    """
+    usual = getattr(dataset, "usual", None) or next((b for kind, b in CONVERSIONS if kind is dataset.example), None)
+    if usual is None:
+        raise ConfigError(f"no loss reads {dataset.example.__name__}: it becomes no batch that is known.")
+    return usual

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lmlab import examples as kinds
-from lmlab.data.features import CONVERSIONS, Setting
+from lmlab.contracts import ChoiceBatch, Question, SpanBatch
+from lmlab.data.features import CONVERSIONS, Setting, usual_batch
 from lmlab.data.tokenizers.plain import Characters
 
 SPECIALS = ("separator", "classify", "mask", "sentinel_0", "sentinel_1")
@@ -71,3 +72,14 @@ def test_rows_are_int32_and_float32_and_fresh_each_time(pair):
         wanted = np.float32 if name.endswith("weights") else np.bool_ if name == "word_starts" else np.int32
         assert values.dtype == wanted, (name, values.dtype)
         assert not np.shares_memory(values, other[name]) and np.array_equal(values, other[name])
+
+
+def test_a_dataset_is_read_as_it_says_or_as_the_first_batch_that_its_examples_become():
+    class Questions:
+        example = Question
+
+    class Choices(Questions):
+        usual = ChoiceBatch
+
+    assert usual_batch(Questions()) is SpanBatch
+    assert usual_batch(Choices()) is ChoiceBatch
