@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from lmlab.data import Data
 
 _SPECIALS = ("mask", "separator", "classify", *(f"sentinel_{i}" for i in range(100)))
-"""What the ids of `bytes` are given beside bytes, where a batch other than next-token rows is shown."""
+"""What the ids of `bytes` are given beside bytes and an end of text, which a mail may hold as NUL, where a batch other
+than next-token rows is shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +159,11 @@ def _opened(args: argparse.Namespace) -> Data:
     reads = _reads(args.features, dataset)
     tokenizer = None
     if dataset.example not in IDS:
-        needed = [f"bytes.specials = {_SPECIALS}"] if args.tokenizer == "bytes" and not of_tokenizer else []
+        needed = (
+            ["bytes.end_of_text = 256", f"bytes.specials = {_SPECIALS}"]
+            if args.tokenizer == "bytes" and not of_tokenizer
+            else []
+        )
         special = needed if reads is not TokenBatch else []
         tokenizer = resolve([], [*special, *of_tokenizer], args.plugins, args.tokenizer).build()
     return open_data(

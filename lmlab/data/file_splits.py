@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lmlab.contracts import LabelledText, Question, TaggedText, Text, TextPair
+from lmlab.contracts import Document, LabelledText, Question, TaggedText, Text, TextPair
 from lmlab.data.corpus import Corpus, split_of
 from lmlab.data.files import LeftOut, OnMalformed, Paths, files
 from lmlab.errors import DataError
@@ -111,4 +111,6 @@ def split_key(example: Any) -> str:
             return "\0".join(words)
         case Question(_, context):
             return context
+        case Document(sentences):
+            return "\n".join(sentences)
     raise TypeError(f"no text decides the split of {type(example).__name__}")
