@@ -4,6 +4,7 @@ import pytest
 
 from lmlab.registry import CATALOGUE, scan_installed_plugins
 from lmlab.testing import checks
+from tests.conformance.conftest import HELD_TO_ALL
 
 scan_installed_plugins()
 CHECKS = [check for entry in CATALOGUE.entries().values() for check in checks(entry.kind, entry.name)]
@@ -12,3 +13,7 @@ CHECKS = [check for entry in CATALOGUE.entries().values() for check in checks(en
 @pytest.mark.parametrize("check", CHECKS, ids=str)
 def test_component(check, tmp_path):
     check(tmp_path)
+
+
+def test_those_that_are_held_to_all_laws_at_once_are_registered():
+    assert {name for entry in CATALOGUE.entries().values() if (name := entry.name) in HELD_TO_ALL} == HELD_TO_ALL
