@@ -3,81 +3,30 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from lmlab.errors import ConfigError
-from lmlab.nn.attention import Attention, KVCache
-from lmlab.nn.dropout import Dropout, Rate
-from lmlab.nn.layout import by_rows
+from lmlab.nn.attention import KVCache, View
+from lmlab.nn.blockwise import Sight
+from lmlab.nn.dropout import Dropout
 from lmlab.nn.linear import Embedding, Linear, normal
-from lmlab.nn.mlp import MLP, Activation
-from lmlab.nn.norm import LayerNorm, RMSNorm
-from lmlab.nn.positions import LearnedPositions, Rotation, rotation
-from lmlab.nn.stack import Remat, make_stack, run_stack
+from lmlab.nn.mlp import Activation
+from lmlab.nn.norm import Norm
+from lmlab.nn.positions import PositionKind, Positions
+from lmlab.nn.stack import Remat
+from lmlab.nn.transformer import Arrangement, Plan, check_heads, make_blocks, run_blocks
 from lmlab.ranges import Count, NonNegative, Positive, ProperFraction
 from lmlab.registry import models
-
-Norm = Literal["layer", "rms"]
-_SITES = 3  # places that drop in one block; the embedding is site 0
-
-
-class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): the residual stream itself is never normalised.
-
-    Args: those of `GPT`; `inner` is the width inside the feed-forward half.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        inner: int,
-        *,
-        norm: Norm,
-        activation: Activation,
-        bias: bool,
-        dropout: Rate,
-        init_std: float | Array,
-        layers: int,
-        rngs: nnx.Rngs,
-    ) -> None:
-        init, init_out = normal(init_std), normal(init_std / math.sqrt(2 * layers))
-        self.attention_norm = _norm(norm, width, bias)
-        self.attention = Attention(width, heads, init, init_out, dropout=dropout, bias=bias, rngs=rngs)
-        self.mlp_norm = _norm(norm, width, bias)
-        self.mlp = MLP(width, inner, activation, init, init_out, bias=bias, rngs=rngs)
-        self.dropout = Dropout(dropout)
-
-    def __call__(
-        self,
-        x: Float[Array, "B*T D"],
-        batch: int,
-        segment_ids: Int[Array, "B T"] | None,
-        turn: Rotation | None,
-        cache: KVCache | None,
-        keys: Key[Array, " B"] | None,
-        layer: Array,
-    ) -> tuple[Float[Array, "B*T D"], tuple[Array, Array] | None]:
-        """The tokens after this block, and its part of the cache."""
-        site = 1 + _SITES * layer
-        mixed, kept = self.attention(
-            self.attention_norm(x), batch, segment_ids=segment_ids, rotation=turn, cache=cache, keys=keys, site=site
-        )
-        x = x + self._drop(mixed, batch, keys, site + 1)
-        return x + self._drop(self.mlp(self.mlp_norm(x)), batch, keys, site + 2), kept
-
-    def _drop(self, x: Float[Array, "B*T D"], batch: int, keys: Key[Array, " B"] | None, site: Array) -> Array:
-        return self.dropout(x.reshape(batch, -1, x.shape[-1]), keys, site).reshape(x.shape)
 
 
 @models.register("gpt")
 class GPT(nnx.Module):
-    """A pre-norm decoder with GPT-2's defaults and initialisation.
+    """A decoder with GPT-2's defaults and initialisation: pre-norm blocks, learned positions, tied embeddings.
 
     Capabilities: CausalLM.
 
@@ -89,11 +38,18 @@ class GPT(nnx.Module):
       width: D; 768 in GPT-2.
       layers: number of blocks, L.
       heads: H, a divisor of `width`.
+      kv_heads: heads of keys and values, a divisor of `heads` (grouped queries, arXiv:2305.13245); None is `heads`.
       mlp_ratio: width inside the feed-forward half, in multiples of D.
-      positions: `learned` vectors added to the embedding, which end at `seq_len`, or `rotary` angles of queries
-        and keys (arXiv:2104.09864), which do not.
+      positions: `learned` vectors added to the embedding, which end at `seq_len`; or what does not end: `sinusoidal`
+        vectors, `rotary` angles of queries and keys (arXiv:2104.09864), `alibi` (arXiv:2108.12409), `relative` biases
+        as in T5 (arXiv:1910.10683), or `none`.
+      rotary_base: of the wavelengths of rotary angles.
+      arrangement: `pre_norm`, `post_norm`, or `parallel` halves that read the same normalised input.
       norm: `layer` or `rms`.
-      activation: of the feed-forward half.
+      norm_epsilon: added to the variance; None is 1e-5 of `layer` and 1e-6 of `rms`.
+      qk_norm: normalise queries and keys by their root mean square (arXiv:2302.05442).
+      window: tokens that a token sees, itself included (local attention); None is all.
+      activation: of the feed-forward half; `swiglu`, `geglu` and `reglu` have a gate.
       bias: False leaves out the biases of all products and norms.
       tie_embeddings: project with the transposed embedding.
       dropout: probability of zeroing an entry of the embedding, of the attention weights and of what each half
@@ -117,9 +73,15 @@ class GPT(nnx.Module):
         width: Count = 768,
         layers: Count = 12,
         heads: Count = 12,
+        kv_heads: Count | None = None,
         mlp_ratio: Positive = 4.0,
-        positions: Literal["learned", "rotary"] = "learned",
+        positions: PositionKind = "learned",
+        rotary_base: Positive = 10_000.0,
+        arrangement: Arrangement = "pre_norm",
         norm: Norm = "layer",
+        norm_epsilon: Positive | None = None,
+        qk_norm: bool = False,
+        window: Count | None = None,
         activation: Activation = "gelu",
         bias: bool = True,
         tie_embeddings: bool = True,
@@ -128,24 +90,24 @@ class GPT(nnx.Module):
         scan: bool = True,
         remat: Remat = "dots",
     ) -> None:
-        _check(width, heads, positions)
+        check_heads(self._name, width, heads, kv_heads, positions)
         self.seq_len, self.dtype = seq_len, dtype
-        self.layers, self.heads, self.head_width = layers, heads, width // heads
+        self.layers, self.kv_heads, self.head_width = layers, kv_heads or heads, width // heads
         self.scan, self.remat = scan, remat
-        self.embedding = Embedding(vocab, width, normal(init_std), rngs=rngs)
-        learned = positions == "learned"
-        self.positions = LearnedPositions(seq_len, width, normal(init_std), rngs=rngs) if learned else None
+        plan = Plan(
+            width, heads, round(mlp_ratio * width), normal(init_std), normal(init_std / math.sqrt(2 * layers)),
+            kv_heads=kv_heads, arrangement=arrangement, norm=norm, epsilon=norm_epsilon, activation=activation,
+            sight=Sight(window=window), qk_norm=qk_norm, bias=bias, dropout=dropout,
+        )  # fmt: skip
+        self.embedding = Embedding(vocab, width, plan.init, rngs=rngs)
+        self.positions = Positions(
+            positions, plan.init, width=width, heads=heads, head_width=width // heads, length=seq_len, base=rotary_base,
+            rngs=rngs,
+        )  # fmt: skip
         self.dropout = Dropout(dropout)
-
-        def block(rngs: nnx.Rngs) -> Block:
-            return Block(
-                width, heads, round(mlp_ratio * width), norm=norm, activation=activation, bias=bias,
-                dropout=dropout, init_std=init_std, layers=layers, rngs=rngs,
-            )  # fmt: skip
-
-        self.blocks = make_stack(block, layers, rngs)
-        self.norm = _norm(norm, width, bias)
-        self.head = None if tie_embeddings else Linear(width, vocab, normal(init_std), bias=False, rngs=rngs)
+        self.blocks = make_blocks(plan, layers, rngs)
+        self.norm = None if arrangement == "post_norm" else plan.make_norm()  # post-norm blocks end with their own
+        self.head = None if tie_embeddings else Linear(width, vocab, plan.init, bias=False, rngs=rngs)
 
     def hidden(
         self,
@@ -155,6 +117,7 @@ class GPT(nnx.Module):
         segment_ids: Int[Array, "B T"] | None = None,
         cache: KVCache | None = None,
         keys: Key[Array, " B"] | None = None,
+        prefix: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], KVCache | None]:
         """States after reading each token, normalised, and the cache if one was given.
 
@@ -168,25 +131,23 @@ class GPT(nnx.Module):
           segment_ids: the document of each token.
           cache: what was read before.
           keys: one for each row; switches dropout on.
+          prefix: tokens that all tokens of their segment see, those before them, too (Liu et al. 2018,
+            arXiv:1801.10198; Dong et al. 2019, arXiv:1905.03197). With a cache, read all of it at once.
         """
         batch, time = tokens.shape
-        x = self._embed(tokens, positions, cache, keys)
-        turn = None
-        if self.positions is None:
-            turn = rotation(_places(positions, cache, time), self.head_width)
-
-        def body(block: Block, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
-            layer, kept = at
-            own = None if cache is None else KVCache(kept[0], kept[1], cache.length)
-            return block(by_rows(x), batch, segment_ids, turn, own, keys, layer)
-
-        inputs = None if cache is None else (cache.k, cache.v)
-        x, kept = run_stack(self.blocks, body, x, inputs, scan=self.scan, remat=self.remat)
-        states = self.norm(x).reshape(batch, time, -1)
-        if cache is None:
+        read = None if cache is None else cache.length
+        slots = time if cache is None else cache.k.shape[2]
+        x = self.dropout(self.positions.add(self.embedding(tokens, self.dtype), positions, read), keys, 0)
+        turn, bias = self.positions.rotation(positions, read, time), self.positions.score_bias(read, time, slots)
+        x, kept = run_blocks(
+            self.blocks, x.reshape(-1, x.shape[-1]), batch, View(segment_ids, turn, bias, prefix),
+            cache=cache, keys=keys, scan=self.scan, remat=self.remat,
+        )  # fmt: skip
+        states = (x if self.norm is None else self.norm(x)).reshape(batch, time, -1)
+        if cache is None or kept is None:
             return states, None
-        read = time if segment_ids is None else (segment_ids != 0).sum(1, dtype=jnp.int32)
-        return states, KVCache(kept[0], kept[1], cache.length + read)
+        fresh = time if segment_ids is None else (segment_ids != 0).sum(1, dtype=jnp.int32)
+        return states, KVCache(kept[0], kept[1], cache.length + fresh)
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits, float32."""
@@ -202,39 +163,15 @@ class GPT(nnx.Module):
         Raises:
           ConfigError: there is no learned position for that many tokens.
         """
-        if self.positions is not None and length > self.seq_len:
+        if length > (self.positions.limit or length):
             raise ConfigError(
-                f"a gpt with learned positions reads at most seq_len = {self.seq_len} tokens, not {length}. "
-                "Ask for fewer, or train with gpt.positions = 'rotary'."
+                f"a {self._name} with learned positions reads at most seq_len = {self.seq_len} tokens, not {length}. "
+                f"Ask for fewer, or train with {self._name}.positions = 'rotary'."
             )
-        shape = (self.layers, batch, length, self.heads, self.head_width)
+        shape = (self.layers, batch, length, self.kv_heads, self.head_width)
         return KVCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype), jnp.zeros(batch, jnp.int32))
 
-    def _embed(
-        self, tokens: Array, positions: Array | None, cache: KVCache | None, keys: Array | None
-    ) -> Float[Array, "B*T D"]:
-        x, time = self.embedding(tokens, self.dtype), tokens.shape[1]
-        if self.positions is not None and positions is None and cache is None and time <= self.seq_len:
-            x = x + self.positions.first(time, self.dtype)
-        elif self.positions is not None:
-            x = x + self.positions(_places(positions, cache, time), self.dtype)
-        return self.dropout(x, keys, 0).reshape(-1, x.shape[-1])
-
-
-def _places(positions: Array | None, cache: KVCache | None, time: int) -> Int[Array, "B T"]:
-    """Each token's place in its document: as given, or counted on from the start or from what the cache has read."""
-    if positions is not None:
-        return positions
-    start = jnp.zeros(1, jnp.int32) if cache is None else cache.length
-    return start[:, None] + jnp.arange(time)
-
-
-def _norm(norm: Norm, width: int, bias: bool) -> LayerNorm | RMSNorm:
-    return LayerNorm(width, bias=bias) if norm == "layer" else RMSNorm(width)
-
-
-def _check(width: int, heads: int, positions: str) -> None:
-    if width % heads:
-        raise ConfigError(f"gpt.width = {width} does not divide into gpt.heads = {heads} equal heads.")
-    if positions == "rotary" and width // heads % 2:
-        raise ConfigError(f"rotary positions need heads of even width; {width} / {heads} is {width // heads}.")
+    @property
+    def _name(self) -> str:
+        """Its name in a configuration."""
+        return type(self).__name__.lower()

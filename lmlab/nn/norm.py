@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
+
+from lmlab.nn.numbers import Number
+
+Norm = Literal["layer", "rms"]
 
 
 class LayerNorm(nnx.Module):
@@ -15,20 +21,20 @@ class LayerNorm(nnx.Module):
     Args:
       width: D.
       bias: False leaves the bias out.
-      epsilon: added to the variance; 1e-5 in GPT-2.
+      epsilon: added to the variance; 1e-5 in GPT-2, 1e-12 in BERT.
     """
 
-    def __init__(self, width: int, *, bias: bool = True, epsilon: float = 1e-5) -> None:
+    def __init__(self, width: int, *, bias: bool = True, epsilon: float | Array = 1e-5) -> None:
         self.scale = nnx.Param(jnp.ones(width), role="scale")
         self.bias = nnx.Param(jnp.zeros(width), role="bias") if bias else None
-        self.epsilon = epsilon
+        self.epsilon = Number(epsilon)
 
     def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
         """Each vector normalised, in the dtype of x."""
         wide = x.astype(jnp.float32)
         centred = wide - wide.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]
+        y = centred * jax.lax.rsqrt(variance + self.epsilon.value) * self.scale[...]
         return (y if self.bias is None else y + self.bias[...]).astype(x.dtype)
 
 
@@ -40,12 +46,20 @@ class RMSNorm(nnx.Module):
       epsilon: added to the mean square; 1e-6 in T5 and Llama.
     """
 
-    def __init__(self, width: int, *, epsilon: float = 1e-6) -> None:
+    def __init__(self, width: int, *, epsilon: float | Array = 1e-6) -> None:
         self.scale = nnx.Param(jnp.ones(width), role="scale")
-        self.epsilon = epsilon
+        self.epsilon = Number(epsilon)
 
     def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
         """Each vector normalised, in the dtype of x."""
         wide = x.astype(jnp.float32)
         mean_square = (wide * wide).mean(-1, keepdims=True)
-        return (wide * jax.lax.rsqrt(mean_square + self.epsilon) * self.scale[...]).astype(x.dtype)
+        return (wide * jax.lax.rsqrt(mean_square + self.epsilon.value) * self.scale[...]).astype(x.dtype)
+
+
+def make_norm(
+    norm: Norm, width: int, *, bias: bool = True, epsilon: float | Array | None = None
+) -> LayerNorm | RMSNorm:
+    """A normalisation by name; an `epsilon` of None is the one that the class has."""
+    given = {} if epsilon is None else {"epsilon": epsilon}
+    return LayerNorm(width, bias=bias, **given) if norm == "layer" else RMSNorm(width, **given)

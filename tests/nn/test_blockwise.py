@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmlab.nn import causal
-from lmlab.nn.causal import causal_attention
+from lmlab.nn import blockwise
+from lmlab.nn.blockwise import blockwise_attention
 
 B, H, K = 2, 3, 5
 
 
 @pytest.fixture(autouse=True, params=[7, 128])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(causal, "_BLOCK", request.param)
+    monkeypatch.setattr(blockwise, "_BLOCK", request.param)
 
 
 def example(time: int, dtype: str = "float32") -> tuple[jax.Array, ...]:
@@ -49,28 +49,32 @@ def test_blocks_change_neither_values_nor_gradients(time: int, packed: bool) -> 
     def both(attend, ids):
         return jax.jit(lambda *qkv: (*jax.vjp(lambda *qkv: attend(*qkv, ids), *qkv)[1](weights), attend(*qkv, ids)))
 
-    mine, other = (both(attend, ids)(*example(time)) for attend, ids in ((causal_attention, given), (written_out, ids)))
+    mine, other = (
+        both(attend, ids)(*example(time)) for attend, ids in ((blockwise_attention, given), (written_out, ids))
+    )
     for a, b in zip(mine, other, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_row_of_padding_is_finite() -> None:
     ids = jnp.zeros((B, 11), jnp.int32)
-    gradient = jax.jit(jax.grad(lambda q, k, v: causal_attention(q, k, v, ids).sum(), (0, 1, 2)))(*example(11))
+    gradient = jax.jit(jax.grad(lambda q, k, v: blockwise_attention(q, k, v, ids).sum(), (0, 1, 2)))(*example(11))
     assert all(jnp.isfinite(part).all() for part in gradient)
 
 
 def test_bfloat16_products_have_a_float32_softmax() -> None:
     q, k, v = example(13, "bfloat16")
-    output = jax.jit(causal_attention)(q, k, v, None)
+    output = jax.jit(blockwise_attention)(q, k, v, None)
     assert output.dtype == jnp.bfloat16
     exact = written_out(*(part.astype(jnp.float32) for part in (q, k, v)), None)
     np.testing.assert_allclose(output.astype(jnp.float32), exact, atol=0.02)
-    gradient = jax.eval_shape(jax.grad(lambda q: causal_attention(q, k, v, None).astype(jnp.float32).sum()), q)
+    gradient = jax.eval_shape(jax.grad(lambda q: blockwise_attention(q, k, v, None).astype(jnp.float32).sum()), q)
     assert gradient.dtype == jnp.bfloat16
 
 
 def test_no_square_matrix_is_kept_for_the_backward_pass() -> None:
     time = 61
-    residuals = jax.eval_shape(lambda *qkv: jax.vjp(lambda *qkv: causal_attention(*qkv, None), *qkv)[1], *example(time))
+    residuals = jax.eval_shape(
+        lambda *qkv: jax.vjp(lambda *qkv: blockwise_attention(*qkv, None), *qkv)[1], *example(time)
+    )
     assert max(leaf.size for leaf in jax.tree.leaves(residuals)) == B * H * time * K
