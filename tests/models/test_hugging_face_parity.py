@@ -1,0 +1,203 @@
+"""Transformers with random weights, against the same weights in Hugging Face's models."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import hugging_face_weights as weights_of
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmlab.generation.decoding import Decoder
+from lmlab.generation.samplers import Greedy
+from lmlab.models.bert import BERT
+from lmlab.models.gpt import GPT
+from lmlab.models.llama import Llama
+from lmlab.nn.functional import ModelDef, Params
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+V, T, B, L, H, K = 53, 13, 3, 2, 6, 4
+D, INNER = H * K, 37
+SIZES: dict[str, Any] = {"width": D, "layers": L, "heads": H, "mlp_ratio": INNER / D}
+
+
+def randomised(model: Any) -> Any:
+    """The model with every weight drawn anew, so that no bias is zero and no scale one."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            scale = weight.ndim == 1 and name.endswith("weight")
+            weight.copy_(scale + 0.2 * torch.randn(weight.shape, generator=generator))
+    return model.eval()
+
+
+def arrays(model: Any, of: Callable[[Any], Any] = lambda weight: weight) -> dict[str, np.ndarray]:
+    """The model's weights by name, or something of each."""
+    return {name: of(weight).detach().numpy() for name, weight in model.named_parameters()}
+
+
+@functools.cache
+def gpt2() -> tuple[Any, ModelDef[GPT], Params]:
+    config = transformers.GPT2Config(
+        vocab_size=V, n_positions=T, n_embd=D, n_layer=L, n_head=H, n_inner=INNER, attn_pdrop=0, embd_pdrop=0,
+        resid_pdrop=0,
+    )  # fmt: skip
+    theirs = randomised(transformers.GPT2LMHeadModel(config))
+    mine = ModelDef.of(lambda rngs: GPT(V, T, jnp.float32, rngs, **SIZES))
+    return theirs, mine, checked(mine, weights_of.gpt2(arrays(theirs), heads=H))
+
+
+@functools.cache
+def llama(kind: str, kv_heads: int) -> tuple[Any, ModelDef[Llama], Params]:
+    sizes = {
+        "vocab_size": V, "hidden_size": D, "intermediate_size": INNER, "num_hidden_layers": L,
+        "num_attention_heads": H, "num_key_value_heads": kv_heads, "rms_norm_eps": 1e-3,
+        "max_position_embeddings": T, "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
+    }  # fmt: skip
+    window = 5 if kind == "mistral" else None
+    if kind == "mistral":
+        config = transformers.MistralConfig(**sizes, sliding_window=window)
+        theirs = randomised(transformers.MistralForCausalLM(config))
+    else:
+        theirs = randomised(transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)))
+    mine = ModelDef.of(
+        lambda rngs: Llama(
+            V, T, jnp.float32, rngs, **SIZES, kv_heads=kv_heads, norm_epsilon=1e-3, rotary_base=700.0, window=window
+        )
+    )
+    return theirs, mine, checked(mine, weights_of.llama(arrays(theirs), heads=H, kv_heads=kv_heads))
+
+
+@functools.cache
+def bert(pooler: bool) -> tuple[Any, ModelDef[BERT], Params]:
+    config = transformers.BertConfig(
+        vocab_size=V, hidden_size=D, num_hidden_layers=L, num_attention_heads=H, intermediate_size=INNER,
+        max_position_embeddings=T, hidden_dropout_prob=0, attention_probs_dropout_prob=0, type_vocab_size=3,
+    )  # fmt: skip
+    kind = transformers.BertForPreTraining if pooler else transformers.BertForMaskedLM
+    theirs = randomised(kind(config))
+    mine = ModelDef.of(lambda rngs: BERT(V, T, jnp.float32, rngs, **SIZES, types=3, pooler=pooler))
+    return theirs, mine, checked(mine, weights_of.bert(arrays(theirs), heads=H))
+
+
+def checked(model: ModelDef[Any], weights: weights_of.Weights) -> Params:
+    """The weights on the device, if they are the model's."""
+    model.check({path: value.shape for path, value in weights.items()})
+    return {path: jnp.asarray(value) for path, value in weights.items()}
+
+
+def ids(rows: int = B, time: int = T) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, V, (rows, time))
+
+
+CAUSAL = {
+    "gpt2": gpt2,
+    "llama": lambda: llama("llama", H),
+    "llama with grouped queries": lambda: llama("llama", 3),
+    "mistral": lambda: llama("mistral", 2),
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_logits_of_causal_models(name: str) -> None:
+    theirs, mine, params = CAUSAL[name]()
+    with torch.no_grad():
+        wanted = theirs(torch.tensor(ids())).logits.numpy()
+    got = jax.jit(lambda params, tokens: mine.bind(params).logits(tokens))(params, ids())
+    assert np.abs(wanted).max() > 1
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama with grouped queries", "mistral"])
+def test_greedy_continuations(name: str) -> None:
+    theirs, mine, params = CAUSAL[name]()
+    prompts = [ids()[0, :4], ids()[1, :1], ids()[2, :6]]
+    limit = T if name == "gpt2" else None
+    written = Decoder(mine, Greedy(), end_of_text=None, limit=limit).complete(params, prompts, length=7)
+    for prompt, mine_row in zip(prompts, written, strict=True):
+        given = torch.tensor(prompt[None])
+        theirs_row = theirs.generate(
+            given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=7, eos_token_id=None,
+            pad_token_id=0,
+        )  # fmt: skip
+        np.testing.assert_array_equal(mine_row, theirs_row[0, len(prompt) :].numpy())
+
+
+def test_gradients_of_gpt2() -> None:
+    theirs, mine, params = gpt2()
+    tokens = ids()
+    theirs.zero_grad()
+    logits = theirs(torch.tensor(tokens)).logits[:, :-1].reshape(-1, V)
+    torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[:, 1:].reshape(-1))).backward()
+    wanted = weights_of.gpt2(arrays(theirs, lambda weight: weight.grad), heads=H)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params: Params) -> jax.Array:
+        logs = jax.nn.log_softmax(mine.bind(params).logits(tokens)[:, :-1])
+        return -jnp.take_along_axis(logs, tokens[:, 1:, None], -1).mean()
+
+    assert_gradients(gradient(params), wanted)
+
+
+def padded() -> dict[str, np.ndarray]:
+    """Pairs of texts with padding behind them."""
+    there = (np.arange(T) < np.array([[T], [T - 4], [5]])).astype(np.int64)
+    types = np.minimum(2, np.arange(T) // np.array([[4], [5], [2]])) * there
+    return {"tokens": ids(), "segment_ids": there, "type_ids": types}
+
+
+def bert_outputs(theirs: Any, batch: dict[str, np.ndarray]) -> tuple[Any, Any]:
+    """Logits, and the vectors of rows where there is a pooler."""
+    given = {name: torch.tensor(value) for name, value in batch.items()}
+    arguments = {"attention_mask": given["segment_ids"], "token_type_ids": given["type_ids"]}
+    logits = theirs(given["tokens"], **arguments)
+    if not hasattr(logits, "prediction_logits"):
+        return logits.logits, None
+    return logits.prediction_logits, theirs.bert(given["tokens"], **arguments).pooler_output
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_logits_vectors_and_gradients_of_bert(pooler: bool) -> None:
+    theirs, mine, params = bert(pooler)
+    batch = padded()
+    real = batch["segment_ids"][..., None].astype(np.float32)
+    share = np.random.default_rng(5).normal(size=(B, T, V)).astype(np.float32) * real
+    theirs.zero_grad()
+    logits, vectors = bert_outputs(theirs, batch)
+    total = (logits * torch.tensor(share)).sum() + (0 if vectors is None else (vectors**3).sum())
+    (total / B).backward()
+    # What does not reach the logits (the next-sentence head) has no gradient; it has no counterpart either.
+    grads = arrays(theirs, lambda weight: torch.zeros_like(weight) if weight.grad is None else weight.grad)
+
+    def outputs(params: Params) -> tuple[jax.Array, jax.Array]:
+        model = mine.bind(params)
+        states = model.encode(batch["tokens"], segment_ids=batch["segment_ids"], type_ids=batch["type_ids"])
+        return model.project(states), model.pool(states)
+
+    @jax.jit
+    def both(params: Params) -> Any:
+        def total(params: Params) -> Any:
+            logits, vectors = outputs(params)
+            return ((logits * share).sum() + ((vectors**3).sum() if pooler else 0)) / B, (logits, vectors)
+
+        return jax.grad(total, has_aux=True)(params)
+
+    gradient, (got, got_vectors) = both(params)
+    np.testing.assert_allclose(got * real, logits.detach().numpy() * real, atol=1e-4)
+    if vectors is not None:
+        np.testing.assert_allclose(got_vectors, vectors.detach().numpy(), atol=1e-4)
+    assert_gradients(gradient, weights_of.bert(grads, heads=H))
+
+
+def assert_gradients(got: Params, wanted: weights_of.Weights) -> None:
+    assert got.keys() == wanted.keys()
+    for path, value in wanted.items():
+        np.testing.assert_allclose(got[path], value, atol=1e-3 * max(1, np.abs(value).max()), err_msg=path)
+        assert np.abs(value).max() > 1e-3, f"{path} proves nothing"
