@@ -1,0 +1,144 @@
+"""A causal language model around a stack of blocks: embedding, residual stream, norm, projection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Int, Key
+
+from lmlab.nn.dropout import Dropout, Rate
+from lmlab.nn.layout import by_rows
+from lmlab.nn.linear import Embedding, Initializer, Linear
+from lmlab.nn.norm import LayerNorm, RMSNorm
+from lmlab.nn.positions import LearnedPositions
+from lmlab.nn.reading import Reading, StackCache
+from lmlab.nn.stack import Remat, make_stack, run_stack
+
+
+class Block(Protocol):
+    """One of L equal blocks, an nnx.Module."""
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        reading: Reading,
+        cache: Any,
+        keys: Key[Array, " B"] | None,
+        layer: Int[Array, ""],
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """The residual stream after the block, and what the block keeps if it was given a cache (else None).
+
+        Args:
+          x: the residual stream.
+          reading: which tokens belong together.
+          cache: this block's own.
+          keys: one for each row, for dropout.
+          layer: number of the block; the embedding drops at site 0.
+        """
+        ...
+
+    def init_cache(self, batch: int, length: int) -> Any:
+        """What the block keeps before it has read anything."""
+        ...
+
+
+class StackedLM(nnx.Module):
+    """The half of a CausalLM that does not depend on how its blocks mix the tokens.
+
+    Args:
+      vocab: V.
+      width: D.
+      dtype: compute dtype.
+      rngs: where initial values come from.
+      block: makes one block.
+      layers: L.
+      norm: the last one.
+      init: of the embedding, of the positions and of an untied projection.
+      dropout: of the embedding.
+      positions: number of learned positions to add to the embedding; None has none.
+      tie_embeddings: project with the transposed embedding.
+      residual_dtype: of the residual stream; the compute dtype by default.
+      scan, remat: see `run_stack`.
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        width: int,
+        dtype: Any,
+        rngs: nnx.Rngs,
+        block: Callable[[nnx.Rngs], Any],
+        layers: int,
+        *,
+        norm: LayerNorm | RMSNorm,
+        init: Initializer,
+        dropout: Rate,
+        scan: bool,
+        remat: Remat,
+        positions: int | None = None,
+        tie_embeddings: bool = True,
+        residual_dtype: Any = None,
+    ) -> None:
+        self.dtype, self.residual_dtype = dtype, residual_dtype or dtype
+        self.layers, self.scan, self.remat = layers, scan, remat
+        self.embedding = Embedding(vocab, width, init, rngs=rngs)
+        self.positions = None if positions is None else LearnedPositions(positions, width, init, rngs=rngs)
+        self.dropout = Dropout(dropout)
+        self.blocks = make_stack(block, layers, rngs)
+        self.norm = norm
+        self.head = None if tie_embeddings else Linear(width, vocab, init, bias=False, rngs=rngs)
+
+    def hidden(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        positions: Int[Array, "B T"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        cache: StackCache | None = None,
+        keys: Key[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], StackCache | None]:
+        """States after reading each token, normalised, and the cache if one was given.
+
+        Without a cache, tokens depend on their own segment only (0 is padding). With one, the tokens continue what each
+        row has read, and `segment_ids` says which of them are there: those with 0 must stand at the end of their row,
+        are not read, and their states mean nothing.
+
+        Args:
+          tokens: ids.
+          positions: each token's place in its document (by default, counted on from the start or the cache).
+          segment_ids: the document of each token.
+          cache: what was read before.
+          keys: one for each row; switches dropout on.
+        """
+        reading = Reading.of(tokens, positions, segment_ids, None if cache is None else cache.length)
+        x = self.embedding(tokens, self.residual_dtype)
+        if self.positions is not None:
+            x = x + self.positions(reading.positions, self.residual_dtype)
+
+        def body(block: Block, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
+            layer, kept = at
+            return block(by_rows(x), reading, kept, keys, layer)
+
+        kept = None if cache is None else cache.layers
+        x, kept = run_stack(self.blocks, body, self.dropout(x, keys, 0), kept, scan=self.scan, remat=self.remat)
+        states = self.norm(x).astype(self.dtype)
+        return states, None if cache is None else StackCache(kept, cache.length + reading.counts)
+
+    def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+        """Next-token logits, float32."""
+        return (self.head or self.embedding).project(hidden)
+
+    def logits(self, tokens: Int[Array, "B T"], **given: Any) -> Float[Array, "B T V"]:
+        """Next-token logits after each token, float32; `given` as in `hidden`."""
+        return self.project(self.hidden(tokens, **given)[0])
+
+    def init_cache(self, batch: int, length: int) -> StackCache:
+        """What `batch` rows have read that have read nothing yet, and will read at most `length` tokens."""
+        one = self.blocks.init_cache(batch, length)
+        layers = jax.tree.map(lambda leaf: jnp.zeros((self.layers, *leaf.shape), leaf.dtype), one)
+        return StackCache(layers, jnp.zeros(batch, jnp.int32))
