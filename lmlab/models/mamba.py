@@ -10,20 +10,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Float, Int, Key
+from jaxtyping import Float
 
 from lmlab.nn.convolution import DepthwiseConv
-from lmlab.nn.dropout import Dropout, Rate
 from lmlab.nn.linear import Linear, normal, uniform
 from lmlab.nn.norm import RMSNorm
 from lmlab.nn.reading import Reading
 from lmlab.nn.selective_scan import selective_scan
 from lmlab.nn.stack import KEPT, Remat
-from lmlab.nn.stacked_lm import StackedLM
+from lmlab.nn.stacked_lm import Block, StackedLM
 from lmlab.ranges import Count, NonNegative, Positive, ProperFraction
 from lmlab.registry import models
-
-_EPSILON = 1e-5  # of the norms, as in the authors' models
 
 
 class MambaCache(NamedTuple):
@@ -88,53 +85,46 @@ class SelectiveSSM(nnx.Module):
         return y + self.skip[...] * wide, state
 
 
-class Block(nnx.Module):
-    """x + out(SSM(silu(conv(in(norm(x))))) · silu(gate)) (section 3.4, figure 3).
+class MambaMixer(nnx.Module):
+    """out(SSM(silu(conv(in(x)))) · silu(gate)) (section 3.4, figure 3).
 
     Args:
       width: D.
       inner: E.
       taps: of the short convolution.
-      dtype: compute dtype; the residual stream is float32.
-      dropout: of what the block adds.
+      dtype: compute dtype.
       layers: L; the kernel that writes into the residual stream starts smaller by sqrt(L).
       rngs: where initial values come from.
       given: the other arguments of `SelectiveSSM`.
     """
 
     def __init__(
-        self, width: int, inner: int, taps: int, dtype: Any, dropout: Rate, layers: int, rngs: nnx.Rngs, **given: Any
+        self, width: int, inner: int, taps: int, dtype: Any, layers: int, rngs: nnx.Rngs, **given: Any
     ) -> None:
-        self.dtype = dtype
-        self.norm = RMSNorm(width, epsilon=_EPSILON)
+        self.dtype, self.inner = dtype, inner
         self.input = Linear(width, 2 * inner, uniform(1 / math.sqrt(width)), bias=False, rngs=rngs)
         self.conv = DepthwiseConv(inner, taps, rngs=rngs)
         self.ssm = SelectiveSSM(inner, rngs=rngs, **given)
         self.out = Linear(inner, width, uniform(1 / math.sqrt(inner * layers)), bias=False, rngs=rngs)
-        self.dropout = Dropout(dropout)
 
     def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        reading: Reading,
-        cache: MambaCache | None,
-        keys: Key[Array, " B"] | None,
-        layer: Int[Array, ""],
+        self, x: Float[Array, "B T D"], reading: Reading, cache: MambaCache | None
     ) -> tuple[Float[Array, "B T D"], MambaCache | None]:
-        """As `stacked_lm.Block`."""
-        u, gate = jnp.split(self.input(self.norm(x).astype(self.dtype)), 2, -1)
+        """As `stacked_lm.Mixer`."""
+        u, gate = jnp.split(self.input(x), 2, -1)
         u, window = self.conv(u, reading, None if cache is None else cache.window)
         y, state = self.ssm(jax.nn.silu(u), reading, None if cache is None else cache.state)
         y = checkpoint_name(y.astype(self.dtype), KEPT) * jax.nn.silu(gate)
-        x = x + self.dropout(self.out(y).astype(x.dtype), keys, 1 + layer)
-        return x, None if window is None else MambaCache(window, state)
+        return self.out(y), None if window is None else MambaCache(window, state)
 
     def init_cache(self, batch: int, length: int) -> MambaCache:
-        """As `stacked_lm.Block`."""
-        del length
-        inner = self.out.kernel.shape[-2]
-        window = jnp.zeros((batch, self.conv.taps - 1, inner), self.dtype)
-        return MambaCache(window, jnp.zeros((batch, inner, self.ssm.state)))
+        """As `stacked_lm.Mixer`; of one size, whatever `length` is."""
+        window = jnp.zeros((batch, self.conv.taps - 1, self.inner), self.dtype)
+        return MambaCache(window, jnp.zeros((batch, self.inner, self.ssm.state)))
+
+
+def _norm(width: int) -> RMSNorm:
+    return RMSNorm(width, epsilon=1e-5)  # as in the authors' models
 
 
 @models.register("mamba")
@@ -198,14 +188,15 @@ class Mamba(StackedLM):
         remat: Remat = "dots",
     ) -> None:
         def block(rngs: nnx.Rngs) -> Block:
-            return Block(
-                width, expand * width, taps, dtype, dropout, layers, rngs,
+            mixer = MambaMixer(
+                width, expand * width, taps, dtype, layers, rngs,
                 state=state, rank=rank or math.ceil(width / 16), delta_min=delta_min, delta_max=delta_max,
                 delta_floor=delta_floor, chunk=chunk,
             )  # fmt: skip
+            return Block(dtype, lambda: _norm(width), mixer, None, dropout)
 
         super().__init__(
             vocab, width, dtype, rngs, block, layers,
-            norm=RMSNorm(width, epsilon=_EPSILON), init=normal(init_std), dropout=dropout, scan=scan, remat=remat,
+            norm=_norm(width), init=normal(init_std), dropout=dropout, scan=scan, remat=remat,
             tie_embeddings=tie_embeddings, residual_dtype=jnp.float32,
         )  # fmt: skip

@@ -14,37 +14,61 @@ from jaxtyping import Float, Int, Key
 from lmlab.nn.dropout import Dropout, Rate
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Initializer, Linear
+from lmlab.nn.mlp import MLP
 from lmlab.nn.norm import LayerNorm, RMSNorm
 from lmlab.nn.positions import LearnedPositions
 from lmlab.nn.reading import Reading, StackCache
 from lmlab.nn.stack import Remat, make_stack, run_stack
 
 
-class Block(Protocol):
-    """One of L equal blocks, an nnx.Module."""
+class Mixer(Protocol):
+    """What mixes the tokens of each row in one block, an nnx.Module."""
 
-    def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        reading: Reading,
-        cache: Any,
-        keys: Key[Array, " B"] | None,
-        layer: Int[Array, ""],
-    ) -> tuple[Float[Array, "B T D"], Any]:
-        """The residual stream after the block, and what the block keeps if it was given a cache (else None).
+    def __call__(self, x: Float[Array, "B T D"], reading: Reading, cache: Any) -> tuple[Float[Array, "B T D"], Any]:
+        """What is added to the residual stream, and what is kept if a cache was given (else None).
 
         Args:
-          x: the residual stream.
+          x: normalised, in the compute dtype.
           reading: which tokens belong together.
           cache: this block's own.
-          keys: one for each row, for dropout.
-          layer: number of the block; the embedding drops at site 0.
         """
         ...
 
     def init_cache(self, batch: int, length: int) -> Any:
-        """What the block keeps before it has read anything."""
+        """What is kept before anything is read."""
         ...
+
+
+class Block(nnx.Module):
+    """x + mixer(norm(x)), then x + mlp(norm(x)): the residual stream itself is never normalised.
+
+    Args:
+      dtype: compute dtype.
+      norm: makes one norm.
+      mixer: mixes the tokens.
+      mlp: None leaves the second half out.
+      dropout: of what each half adds.
+    """
+
+    def __init__(
+        self, dtype: Any, norm: Callable[[], LayerNorm | RMSNorm], mixer: Any, mlp: MLP | None, dropout: Rate
+    ) -> None:
+        self.dtype = dtype
+        self.norm, self.mixer = norm(), mixer
+        self.mlp_norm = None if mlp is None else norm()
+        self.mlp = mlp
+        self.dropout = Dropout(dropout)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], reading: Reading, cache: Any, keys: Key[Array, " B"] | None, layer: Array
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """The residual stream after the block, and what the mixer keeps; the embedding drops at site 0."""
+        mixed, kept = self.mixer(self.norm(x).astype(self.dtype), reading, cache)
+        x = x + self.dropout(mixed.astype(x.dtype), keys, 1 + 2 * layer)
+        if self.mlp is not None and self.mlp_norm is not None:
+            added = self.mlp(self.mlp_norm(x).astype(self.dtype))
+            x = x + self.dropout(added.astype(x.dtype), keys, 2 + 2 * layer)
+        return x, kept
 
 
 class StackedLM(nnx.Module):
@@ -72,7 +96,7 @@ class StackedLM(nnx.Module):
         width: int,
         dtype: Any,
         rngs: nnx.Rngs,
-        block: Callable[[nnx.Rngs], Any],
+        block: Callable[[nnx.Rngs], Block],
         layers: int,
         *,
         norm: LayerNorm | RMSNorm,
@@ -139,6 +163,6 @@ class StackedLM(nnx.Module):
 
     def init_cache(self, batch: int, length: int) -> StackCache:
         """What `batch` rows have read that have read nothing yet, and will read at most `length` tokens."""
-        one = self.blocks.init_cache(batch, length)
+        one = self.blocks.mixer.init_cache(batch, length)
         layers = jax.tree.map(lambda leaf: jnp.zeros((self.layers, *leaf.shape), leaf.dtype), one)
         return StackCache(layers, jnp.zeros(batch, jnp.int32))

@@ -52,12 +52,17 @@ def written_out(params: dict[str, jax.Array], ids: np.ndarray) -> np.ndarray:
     def silu(x):
         return x / (1 + np.exp(-x))
 
-    table = p.pop("embedding/embedding")
+    table = p["embedding/embedding"]
+    blocks = {path.removeprefix("blocks/"): value for path, value in p.items() if path.startswith("blocks/")}
     h, inputs, out = np.zeros((L, 2 * D, N)), np.zeros((L, TAPS, 2 * D)), []
     for token in ids:
         x = table[token]
         for layer in range(L):
-            q = {path.removeprefix("blocks/"): value[layer] for path, value in p.items() if path.startswith("blocks/")}
+            q = {
+                path.removeprefix("blocks/").removeprefix("mixer/"): value[layer]
+                for path, value in p.items()
+                if path.startswith("blocks/")
+            }
             u, z = np.split(norm(x, q["norm/scale"]) @ q["input/kernel"], 2)
             inputs[layer] = np.vstack([inputs[layer, 1:], u])
             u = silu((inputs[layer] * q["conv/kernel"]).sum(0) + q["conv/bias"])
@@ -95,7 +100,8 @@ def test_logits_are_those_of_transformers(params, tokens, logits) -> None:
     weights["backbone.norm_f.weight"] = params["norm/scale"]
     for layer in range(L):
         for theirs, ours in names.items():
-            value = params[f"blocks/{ours}"][layer]
+            half = "blocks" if ours.startswith("norm") else "blocks/mixer"
+            value = params[f"{half}/{ours}"][layer]
             value = value.T[:, None] if "conv1d.weight" in theirs else value.T if "kernel" in ours else value
             weights[f"backbone.layers.{layer}.{theirs}"] = value
     other.load_state_dict({name: torch.tensor(np.array(value)) for name, value in weights.items()})
@@ -153,10 +159,10 @@ def test_rows_of_different_lengths_share_a_cache(params, tokens, logits) -> None
 
 def test_initial_values_are_those_of_the_authors() -> None:
     params = jax.jit(mamba(width=96, rank=6, delta_min=0.001, delta_max=0.1).init)(jax.random.key(3))
-    delta = np.log1p(np.exp(np.asarray(params["blocks/ssm/step_bias"], np.float64)))
+    delta = np.log1p(np.exp(np.asarray(params["blocks/mixer/ssm/step_bias"], np.float64)))
     assert delta.min() >= 0.001 * 0.999 and delta.max() <= 0.1 * 1.001
     assert np.log(delta).mean() == pytest.approx((np.log(0.001) + np.log(0.1)) / 2, abs=0.15)
-    np.testing.assert_allclose(np.exp(params["blocks/ssm/log_decay"])[1, 7], np.arange(1, N + 1), rtol=1e-5)
-    assert (params["blocks/ssm/skip"] == 1).all()
+    np.testing.assert_allclose(np.exp(params["blocks/mixer/ssm/log_decay"])[1, 7], np.arange(1, N + 1), rtol=1e-5)
+    assert (params["blocks/mixer/ssm/skip"] == 1).all()
     for path, bound in [("input", 96**-0.5), ("ssm/step", 6**-0.5), ("out", (192 * L) ** -0.5)]:
-        assert np.abs(params[f"blocks/{path}/kernel"]).max() == pytest.approx(bound, rel=0.02), path
+        assert np.abs(params[f"blocks/mixer/{path}/kernel"]).max() == pytest.approx(bound, rel=0.02), path
