@@ -1,4 +1,6 @@
-"""Continuing token sequences with a causal model and its cache: one compiled loop, a chunk of tokens per call.
+"""Continuing token sequences with a model and its cache: one compiled loop, a chunk of tokens per call.
+
+An encoder-decoder's sequences are targets, each of a source that is read once.
 
 All rows stand left-aligned in one buffer and are read at the same pace: position t of every row is read at time t.
 Where a row's prompt is longer than the shortest one, its own next token is put in place of the drawn one. So the
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,9 @@ from lmlab.errors import DataError
 from lmlab.training.randomness import GENERATION, row_keys, stream_key
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Int, Key
+    from jaxtyping import Array, Bool, Float, Int, Key
 
-    from lmlab.contracts import Cache, CausalLM, Sampler
+    from lmlab.contracts import Cache, CausalLM, EncoderDecoder, Memory, Sampler
     from lmlab.nn.functional import ModelDef
 
 CHUNK = 16
@@ -41,13 +43,15 @@ class Decoding(NamedTuple):
     time: Int[Array, ""]
     keys: Key[Array, " B"]
     cache: Cache
+    memory: Memory
+    """What the sources say, row by row; None without such."""
 
 
 class Decoder:
     """Compiled decoding of one model with one sampler.
 
     Args:
-      model: a causal model's definition.
+      model: the definition of a causal model or of an encoder-decoder.
       sampler: chooses each next token.
       end_of_text: the id that ends a row (and begins an empty prompt), or None.
       limit: the most tokens that the model can have in view (learned positions), or None. Beyond it the model
@@ -60,11 +64,18 @@ class Decoder:
         self.end_of_text = end_of_text
         self.limit = limit
         self._begin = jax.jit(begin)
+        self._encode = jax.jit(self._encode_sources)
         self._read = jax.jit(self._read_view, static_argnames=("size", "room"))
         self._advance = jax.jit(self._advance_until, donate_argnums=1)
 
     def stream(
-        self, params: Mapping[str, Array], prompts: Sequence[np.ndarray], *, length: int, seed: int = 0
+        self,
+        params: Mapping[str, Array],
+        prompts: Sequence[np.ndarray],
+        *,
+        length: int,
+        seed: int = 0,
+        sources: Sequence[np.ndarray] | None = None,
     ) -> Iterator[list[np.ndarray]]:
         """Yields the next tokens of every row, a chunk at a time, until each has `length` more or has ended.
 
@@ -73,6 +84,7 @@ class Decoder:
           prompts: one 1-d integer array per row; an empty one stands for the beginning of a document.
           length: the most tokens to add to each row.
           seed: row b draws with keys folded from (seed, b, position).
+          sources: for an encoder-decoder, what each row is the target of: 1-d integer arrays.
 
         Yields:
           One int32 array per row (empty while a longer prompt is read, and after the row's end), without
@@ -86,13 +98,16 @@ class Decoder:
             row[: len(opening)] = opening
         time, capacity = int(starts.min()) - 1, tokens.shape[1]
         state = self._begin(*jax.device_put((tokens, starts, ends, np.int32(time), np.uint32(seed))))
+        if sources is not None:
+            state = state._replace(memory=self._encode(params, *jax.device_put(_padded(sources))))
         limit, view = self.limit or capacity, -1
         while time < capacity - 1:
             start = first_in_view(time, limit)
             if start != view:
                 view = start
                 place = jax.device_put(np.int32(start))
-                cache = self._read(params, state.tokens, place, size=time - start, room=min(capacity, limit))
+                room = min(capacity, limit)
+                cache = self._read(params, state.tokens, place, state.memory, size=time - start, room=room)
                 state = state._replace(cache=cache)
             until = min(time + CHUNK, start + limit, capacity - 1)
             state = self._advance(params, state, jax.device_put(np.int32(until)))
@@ -106,11 +121,17 @@ class Decoder:
                 return
 
     def complete(
-        self, params: Mapping[str, Array], prompts: Sequence[np.ndarray], *, length: int, seed: int = 0
+        self,
+        params: Mapping[str, Array],
+        prompts: Sequence[np.ndarray],
+        *,
+        length: int,
+        seed: int = 0,
+        sources: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
         """The whole continuation of every row, int32: `stream`'s chunks joined."""
         joined = [np.zeros(0, np.int32) for _ in prompts]
-        for chunk in self.stream(params, prompts, length=length, seed=seed):
+        for chunk in self.stream(params, prompts, length=length, seed=seed, sources=sources):
             joined = [np.concatenate(pair) for pair in zip(joined, chunk, strict=True)]
         return joined
 
@@ -130,40 +151,106 @@ class Decoder:
         stops = np.flatnonzero(tokens == self.end_of_text)
         return tokens[: stops[0]] if stops.size else tokens
 
+    def _encode_sources(
+        self, params: Mapping[str, Array], tokens: Int[Array, "B S"], segment_ids: Int[Array, "B S"]
+    ) -> Memory:
+        """What the decoder is told of each row's source."""
+        return self.model.bind(params).encode_source(tokens, segment_ids=segment_ids)
+
     def _read_view(
-        self, params: Mapping[str, Array], tokens: Int[Array, "B N"], start: Int[Array, ""], *, size: int, room: int
+        self,
+        params: Mapping[str, Array],
+        tokens: Int[Array, "B N"],
+        start: Int[Array, ""],
+        memory: Memory,
+        *,
+        size: int,
+        room: int,
     ) -> Cache:
         """A cache with room for `room` tokens that has read `size` of them, from `start` on."""
-        model: CausalLM = self.model.bind(params)
-        cache = model.init_cache(tokens.shape[0], room)
+        model = self.model.bind(params)
+        cache = empty_cache(model, memory, tokens.shape[0], room)
         if size:
-            _, cache = model.hidden(jax.lax.dynamic_slice_in_dim(tokens, start, size, axis=1), cache=cache)
+            view = jax.lax.dynamic_slice_in_dim(tokens, start, size, axis=1)
+            _, cache = read(model, memory, view, cache)
         return cache
 
     def _advance_until(self, params: Mapping[str, Array], state: Decoding, until: Int[Array, ""]) -> Decoding:
-        """Reads tokens one by one and puts down the next ones, up to position `until`, while any row goes on."""
-        model: CausalLM = self.model.bind(params)
+        """Puts down the next tokens, up to position `until`, while any row goes on."""
+        return advance(self.model.bind(params), state, until, self.sampler, self.end_of_text)
 
-        def going(state: Decoding) -> Bool[Array, ""]:
-            return (state.time < until) & ~jnp.all(state.done)
 
-        return jax.lax.while_loop(going, partial(self._next, model), state)
+def advance(
+    model: CausalLM | EncoderDecoder,
+    state: Decoding,
+    until: int | Int[Array, ""],
+    sampler: Sampler,
+    end_of_text: int | None,
+) -> Decoding:
+    """Reads tokens one by one and puts down the next ones, up to position `until`, while any row goes on."""
 
-    def _next(self, model: CausalLM, state: Decoding) -> Decoding:
-        """One token more in every row."""
-        latest = jax.lax.dynamic_slice_in_dim(state.tokens, state.time, 1, axis=1)
-        hidden, cache = model.hidden(latest, cache=state.cache)
-        time = state.time + 1
-        keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, time)
-        chosen = self.sampler(model.project(hidden[:, 0]), keys)
-        fill = 0 if self.end_of_text is None else self.end_of_text
-        given = jax.lax.dynamic_index_in_dim(state.tokens, time, axis=1, keepdims=False)
-        following = jnp.where(time < state.start, given, jnp.where(state.done, fill, chosen))
-        ended = time + 1 >= state.end
-        if self.end_of_text is not None:
-            ended |= (time >= state.start) & (following == self.end_of_text)
-        tokens = jax.lax.dynamic_update_slice_in_dim(state.tokens, following[:, None], time, axis=1)
-        return state._replace(tokens=tokens, done=state.done | ended, time=time, cache=cache)
+    def going(state: Decoding) -> Bool[Array, ""]:
+        return (state.time < until) & ~jnp.all(state.done)
+
+    return jax.lax.while_loop(going, partial(_next, model, sampler, end_of_text), state)
+
+
+def _next(model: CausalLM | EncoderDecoder, sampler: Sampler, end_of_text: int | None, state: Decoding) -> Decoding:
+    """One token more in every row."""
+    latest = jax.lax.dynamic_slice_in_dim(state.tokens, state.time, 1, axis=1)
+    hidden, cache = read(model, state.memory, latest, state.cache)
+    time = state.time + 1
+    keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, time)
+    chosen = sampler(model.project(hidden[:, 0]), keys)
+    fill = 0 if end_of_text is None else end_of_text
+    given = jax.lax.dynamic_index_in_dim(state.tokens, time, axis=1, keepdims=False)
+    following = jnp.where(time < state.start, given, jnp.where(state.done, fill, chosen))
+    ended = time + 1 >= state.end
+    if end_of_text is not None:
+        ended |= (time >= state.start) & (following == end_of_text)
+    tokens = jax.lax.dynamic_update_slice_in_dim(state.tokens, following[:, None], time, axis=1)
+    return state._replace(tokens=tokens, done=state.done | ended, time=time, cache=cache)
+
+
+def read(model: Any, memory: Memory, tokens: Int[Array, "B T"], cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
+    """The states after these tokens, and the cache that has read them; with a memory, they are targets of sources."""
+    return model.hidden(tokens, cache=cache) if memory is None else model.decode(tokens, memory, cache=cache)
+
+
+def empty_cache(model: Any, memory: Memory, rows: int, length: int) -> Cache:
+    """A cache that has read nothing yet, for at most `length` tokens."""
+    return model.init_cache(rows, length) if memory is None else model.init_decoding(memory, length)
+
+
+def targets(
+    model: EncoderDecoder,
+    memory: Memory,
+    first: Int[Array, " B"],
+    length: int,
+    sampler: Sampler,
+    end_of_text: int | None,
+    seed: int = 0,
+) -> Int[Array, "B N"]:
+    """The targets that a model writes, N = `length` tokens at most: all of it inside a traced function.
+
+    Args:
+      model: with its parameters.
+      memory: what `encode_source` gave.
+      first: what each row reads first.
+      length: N.
+      sampler: chooses each next token.
+      end_of_text: ends a row, which is filled up with it; None lets all rows go on to the end.
+      seed: of the random numbers, as in `Decoder.stream`.
+    """
+    rows = first.shape[0]
+    tokens = jnp.zeros((rows, length + 1), jnp.int32).at[:, 0].set(first)
+    one = jnp.ones(rows, jnp.int32)
+    state = begin(tokens, one, one * (length + 1), jnp.int32(0), jnp.uint32(seed))
+    state = state._replace(memory=memory, cache=model.init_decoding(memory, length))
+    written = advance(model, state, length, sampler, end_of_text)
+    # Where all rows have ended early, nothing was put down behind.
+    behind = jnp.arange(length) >= written.time
+    return jnp.where(behind, 0 if end_of_text is None else end_of_text, written.tokens[:, 1:])
 
 
 def begin(
@@ -171,7 +258,16 @@ def begin(
 ) -> Decoding:
     """Rows about to be continued; nothing is read yet."""
     keys = row_keys(stream_key(seed, GENERATION), jnp.arange(tokens.shape[0]))
-    return Decoding(tokens, start, end, done=start >= end, time=time, keys=keys, cache=None)
+    return Decoding(tokens, start, end, done=start >= end, time=time, keys=keys, cache=None, memory=None)
+
+
+def _padded(sources: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Sources as ids with zeros behind, and 1 where there is one, (B, S) each."""
+    lengths = np.array([len(source) for source in sources])
+    there = np.arange(max(lengths.max(initial=0), 1)) < lengths[:, None]
+    tokens = np.zeros(there.shape, np.int32)
+    tokens[there] = np.concatenate([np.asarray(source, np.int32) for source in sources])
+    return tokens, there.astype(np.int32)
 
 
 def first_in_view(time: int, limit: int) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
 from lmlab.contracts import CausalLM, LossOutput, TokenBatch
+from lmlab.losses.cross_entropy import at_ids, in_pieces, is_argmax, is_zero
 from lmlab.ranges import Count, NonNegative, ProperFraction
 from lmlab.registry import losses
 
@@ -60,7 +61,7 @@ class Autoregressive:
         def part(sums: LossOutput, piece: tuple[Array, Array, Array]) -> tuple[LossOutput, None]:
             return jax.tree.map(jnp.add, sums, self._sums(model, *piece)), None
 
-        pieces = tuple(_pieces(x, self.chunk) for x in (hidden, targets, weights))
+        pieces = tuple(in_pieces(x, self.chunk) for x in (hidden, targets, weights))
         zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: self._sums(model, *(x[0] for x in pieces))))
         return jax.lax.scan(jax.checkpoint(part, prevent_cse=False), zeros, pieces)[0]
 
@@ -70,40 +71,14 @@ class Autoregressive:
         logits = model.project(hidden.reshape(-1, hidden.shape[-1]))
         targets, weights = targets.reshape(-1), weights.reshape(-1)
         log_z = jax.nn.logsumexp(logits, -1)
-        at_target = _at(logits, targets)
+        at_target = at_ids(logits, targets)
         nats = log_z - at_target
         total = nats
-        if not _is_zero(self.label_smoothing):
+        if not is_zero(self.label_smoothing):
             total = total + self.label_smoothing * (log_z - logits.mean(-1) - nats)
-        if not _is_zero(self.z_loss):
+        if not is_zero(self.z_loss):
             total = total + self.z_loss * log_z**2
         weight = weights.sum()
-        correct = _is_argmax(logits, at_target, targets).astype(jnp.float32)
+        correct = is_argmax(logits, at_target, targets).astype(jnp.float32)
         metrics = {"nats": ((nats * weights).sum(), weight), "accuracy": ((correct * weights).sum(), weight)}
         return LossOutput((total * weights).sum(), weight, metrics)
-
-
-def _at(logits: Float[Array, "N V"], targets: Int[Array, " N"]) -> Float[Array, " N"]:
-    """Each row's entry at its target: a masked sum, which is fused and has no scatter in its gradient."""
-    chosen = jnp.arange(logits.shape[-1]) == targets[:, None]
-    return jnp.where(chosen, logits, 0).sum(-1)
-
-
-def _is_argmax(
-    logits: Float[Array, "N V"], at_target: Float[Array, " N"], targets: Int[Array, " N"]
-) -> Bool[Array, " N"]:
-    """logits.argmax(-1) == targets, without a reduction over pairs, which XLA:CPU does not vectorise."""
-    bound = at_target[:, None]
-    behind = jnp.arange(logits.shape[-1]) >= targets[:, None]  # of equal entries, argmax takes the first
-    return ((logits < bound) | ((logits == bound) & behind)).all(-1)
-
-
-def _pieces(x: Array, chunk: int) -> Array:
-    """(B, T, ...) as (ceil(T / chunk), B, chunk, ...), padded with zeros."""
-    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2))
-    return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
-
-
-def _is_zero(number: Any) -> bool:
-    """Whether a number is known to be zero before anything is traced."""
-    return isinstance(number, int | float) and number == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -20,3 +22,8 @@ def content_keys(tokens: Int[Array, "B *N"]) -> Key[Array, " B"]:
     mixed = (rows + 1) * jnp.uint32(2654435761) + places * jnp.uint32(2246822519)
     mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(3266489917)
     return jax.vmap(lambda number: jax.random.fold_in(jax.random.key(0), number))(mixed.sum(1, dtype=jnp.uint32))
+
+
+def keys_for(keys: Key[Array, " B"], purpose: str) -> Key[Array, " B"]:
+    """Other keys, one per row, for something that is drawn beside dropout, whose sites are small numbers."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, zlib.crc32(purpose.encode()))

@@ -75,6 +75,12 @@ def run_stack(
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
+def unstack(blocks: B) -> list[B]:
+    """The blocks of a stack one by one, for loops that `run_stack` does not fit."""
+    graphdef, state = nnx.split(blocks)
+    return [nnx.merge(graphdef, part) for part in _slices(state, jax.tree.leaves(state)[0].shape[0])]
+
+
 def _slices(xs: Any, layers: int) -> list[Any]:
     """The layers' parts by a split: its gradient is one concatenation, that of indexing a sum of L padded arrays."""
     leaves, structure = jax.tree.flatten(xs)

@@ -163,26 +163,49 @@ def never_reads_padding(tiny: Tiny) -> None:
 
     one, same = np.asarray(states(tokens)), np.asarray(states(other))
     np.testing.assert_array_equal(one[np.asarray(there) > 0], same[np.asarray(there) > 0])
+    if isinstance(program.abstract_model, EncoderDecoder):
+        _never_reads_padding_of_sources(program, params, tokens, other, there)
+
+
+def _never_reads_padding_of_sources(program: Program, params: Params, one: Array, other: Array, there: Array) -> None:
+    """The target's states do not change with what stands in the padding behind its source."""
+
+    @jax.jit
+    def states(source: Array) -> Array:
+        model = program.model.bind(params)
+        return model.decode(one, model.encode_source(source[:, :S], segment_ids=there[:, :S]))[0]
+
+    np.testing.assert_array_equal(states(one), states(other))
 
 
 def decodes_as_it_reads(tiny: Tiny) -> None:
-    """Cached decoding of prompts of different lengths takes the tokens that reading everything anew would."""
+    """Cached decoding of prompts of different lengths takes the tokens that reading everything anew would.
+
+    An encoder-decoder's prompts are beginnings of targets; their sources are of different lengths, too.
+    """
     program = tiny.program()
     params, draw = moved(program.model), np.random.default_rng(13)
-    _causal(program, params)
-    prompts = [draw.integers(0, program.data.vocab, n).astype(np.int32) for n in (1, 4, 2)]
+    if not isinstance(program.abstract_model, CausalLM | EncoderDecoder):
+        raise SkipTest("neither a CausalLM nor an EncoderDecoder")
+    told = not isinstance(program.abstract_model, CausalLM)
+    prompts, sources = (
+        [draw.integers(0, program.data.vocab, n).astype(np.int32) for n in lengths]
+        for lengths in ((1, 4, 2), (3, 1, 3))
+    )
     decoder = Decoder(program.model, Greedy(), end_of_text=None, limit=positions(program.model))
-    written = decoder.complete(params, prompts, length=T - 4)
+    written = decoder.complete(params, prompts, length=T - 4, sources=sources if told else None)
 
     @jax.jit
-    def logits(tokens: Array) -> Array:
+    def logits(tokens: Array, source: Array) -> Array:
         model = program.model.bind(params)
-        return model.project(model.hidden(tokens)[0])
+        states = model.decode(tokens, model.encode_source(source)) if told else model.hidden(tokens)
+        return model.project(states[0])
 
-    for prompt, row in zip(prompts, written, strict=True):
+    for prompt, source, row in zip(prompts, sources, written, strict=True):
         whole = np.concatenate([prompt, row])
         padded = np.pad(whole, (0, T - len(whole)))[None]
-        found = np.asarray(logits(padded))[0, len(prompt) - 1 : len(whole) - 1]
+        # A causal model has no source: one and the same program reads all of its rows.
+        found = np.asarray(logits(padded, source[None] if told else padded))[0, len(prompt) - 1 : len(whole) - 1]
         chosen = np.take_along_axis(found, row[:, None], axis=1)[:, 0]
         # Not the same ids but equally good ones: two logits may be closer than the two programs are.
         assert_close(chosen, found.max(axis=1))
