@@ -406,7 +406,7 @@ for parts that are built later, or inside a traced function.
 
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "model": ("vocab", "seq_len", "source_len", "dtype", "rngs"),
-    "loss": ("vocab", "special_ids", "labels", "tags"),
+    "loss": ("vocab", "special_ids", "labels", "tags", "steps"),
     "schedule": ("steps",),
 }
 """What the program gives to components of a kind, beside their configuration; binding one of these is refused.

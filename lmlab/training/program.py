@@ -90,9 +90,10 @@ class Program:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the data tell losses (see `contracts.SUPPLIED`)."""
+        """What losses are told (see `contracts.SUPPLIED`)."""
         data = self.data
-        return {"vocab": data.vocab, "special_ids": data.special_ids, "labels": data.labels, "tags": data.tags}
+        told = {"vocab": data.vocab, "special_ids": data.special_ids, "labels": data.labels, "tags": data.tags}
+        return {**told, "steps": self.experiment.steps}
 
     @property
     def tokenizer(self) -> Tokenizer | None:
