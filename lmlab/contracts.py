@@ -245,7 +245,11 @@ class Schedule(Protocol):
 
 
 class Optimizer(Protocol):
-    """A frozen dataclass of hyper-parameters (which may be tracers) that makes an optax transformation."""
+    """A frozen dataclass of hyper-parameters (which may be tracers) that makes an optax transformation.
+
+    One that can use the gradients of certain losses only names them, `LOSSES: ClassVar[tuple[str, ...]]`; one that
+    cannot use gradients that were clipped says `UNCLIPPED: ClassVar[bool] = True`.
+    """
 
     def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformation:
         """The update rule; `roles` maps each parameter's path to its role (kernel, bias, scale, embedding, ...)."""

@@ -140,6 +140,26 @@ class ReciprocalSquareRoot:
         return jnp.asarray(rate, jnp.float32)
 
 
+@schedules.register("power")
+@dataclass(frozen=True)
+class Power:
+    """`peak · (step + 1)^-exponent`: of stochastic approximation (Robbins & Monro 1951; Cappé & Moulines 2009).
+
+    Args:
+      peak: the value at step 0.
+      exponent: in (0.5, 1], what the steps' numbers must have for their sum to diverge and that of squares not to.
+    """
+
+    TINY: ClassVar[str] = "power.peak = 0.01"
+
+    peak: NonNegative = 1.0
+    exponent: NonNegative = 0.6
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The value at `step`, float32."""
+        return jnp.asarray(self.peak * (step + 1.0) ** -self.exponent, jnp.float32)
+
+
 @schedules.register("warmup_stable_decay")
 @dataclass(frozen=True)
 class WarmupStableDecay:

@@ -11,7 +11,7 @@ from lmlab.config import build
 from lmlab.contracts import Spec
 from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError
-from lmlab.registry import article, datasets, losses, models
+from lmlab.registry import article, datasets, losses, models, optimizers
 from lmlab.training.experiment import Checkpoints, Experiment
 
 
@@ -25,6 +25,7 @@ def check_experiment(experiment: Experiment) -> None:
     check_numbers(experiment)
     check_capability(experiment.model, experiment.loss)
     check_dataset(experiment.dataset, experiment.loss)
+    check_optimizer(experiment)
 
 
 def check_numbers(experiment: Experiment) -> None:
@@ -79,6 +80,23 @@ def check_dataset(dataset: Spec, loss: Spec) -> None:
         f"the loss '{loss.name}' cannot read the dataset '{dataset.name}': it yields {example.__name__}, the "
         f"loss reads a {reads.__name__}.\n  datasets that fit: {', '.join(datasets_for(reads)) or 'none'}"
     )
+
+
+def check_optimizer(experiment: Experiment) -> None:
+    """ConfigError for an optimizer that serves certain losses only, or wants its gradients as they are."""
+    component: Any = optimizers.get(experiment.optimizer.name)
+    name, loss = experiment.optimizer.name, experiment.loss.name
+    serves = getattr(component, "LOSSES", (loss,))
+    if loss not in serves:
+        raise ConfigError(
+            f"the optimizer '{name}' cannot use the gradient of the loss '{loss}'.\n  losses that fit: "
+            f"{', '.join(serves)}"
+        )
+    if getattr(component, "UNCLIPPED", False) and experiment.clip_norm is not None:
+        raise ConfigError(
+            f"experiment.clip_norm = {experiment.clip_norm} changes the gradient, which the optimizer '{name}' needs "
+            "as it is. Set experiment.clip_norm = None."
+        )
 
 
 def datasets_for(reads: type) -> Iterator[str]:
