@@ -173,7 +173,10 @@ def _fill(bindings: dict[str, str], folder: Path) -> None:
     bindings |= {key: value for key, value in tiny_bindings(chosen, folder).items() if key not in bindings}
     needs, reads = _named(bindings[loss]).needs, _named(bindings[loss]).reads
     if model not in bindings:
-        bindings[model] = next(f"@{n}" for n in _first(models.names(), BASE[model]) if _can(f"@{n}", needs))
+        able = [name for name in _first(models.names(), BASE[model]) if _can(f"@{name}", needs)]
+        if not able:
+            raise SkipTest(f"no registered model serves {bindings[loss]}")
+        bindings[model] = f"@{able[0]}"
     if dataset not in bindings:
         fitting = [name for name in _first(datasets.names(), BASE[dataset]) if _read(f"@{name}", reads)]
         bindings[dataset] = f"@{fitting[0]}"
