@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Initializer, Linear
 from lmlab.nn.mlp import MLP
 from lmlab.nn.norm import LayerNorm, RMSNorm
-from lmlab.nn.positions import LearnedPositions
+from lmlab.nn.positions import Positions
 from lmlab.nn.reading import Reading, StackCache
 from lmlab.nn.stack import Remat, make_stack, run_stack
 
@@ -111,7 +111,8 @@ class StackedLM(nnx.Module):
         self.dtype, self.residual_dtype = dtype, residual_dtype or dtype
         self.layers, self.scan, self.remat = layers, scan, remat
         self.embedding = Embedding(vocab, width, init, rngs=rngs)
-        self.positions = None if positions is None else LearnedPositions(positions, width, init, rngs=rngs)
+        kind: Literal["none", "learned"] = "none" if positions is None else "learned"
+        self.positions = Positions(kind, init, width=width, heads=1, head_width=1, length=positions or 0, rngs=rngs)
         self.dropout = Dropout(dropout)
         self.blocks = make_stack(block, layers, rngs)
         self.norm = norm
@@ -141,8 +142,7 @@ class StackedLM(nnx.Module):
         """
         reading = Reading.of(tokens, positions, segment_ids, None if cache is None else cache.length)
         x = self.embedding(tokens, self.residual_dtype)
-        if self.positions is not None:
-            x = x + self.positions(reading.positions, self.residual_dtype)
+        x = self.positions.add(x, reading.positions, None)
 
         def body(block: Block, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
             layer, kept = at
