@@ -5,7 +5,7 @@ Every kind says by `source` where the example stands, for messages. Nothing here
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,3 +138,8 @@ def texts_of(example: Any) -> Iterator[str]:
             yield from (question, context, *answers)
         case _:
             raise TypeError(f"{type(example).__name__} holds no text")
+
+
+def last_ids(vocab: int, roles: Sequence[str]) -> dict[str, int]:
+    """The last of `vocab` ids, by the roles that they have in this order."""
+    return {role: vocab - len(roles) + place for place, role in enumerate(roles)}

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("lmlab.cli.list", "list components by kind"),
     "describe": ("lmlab.cli.describe", "show one component: what it is, its parameters and defaults"),
     "diff": ("lmlab.cli.diff", "compare the configurations of two runs or gin files"),
+    "matrix": ("lmlab.testing.matrix", "show which models, losses and examples go together, and train each of them"),
     "bench": ("lmlab.cli.bench", "measure the training step against a hand-written one"),
 }
 """Each command's module and what it does; only the chosen one's module is imported."""

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from lmlab.nn.causal import MASKED
+from lmlab.nn.blockwise import MASKED
 from lmlab.nn.linear import Linear, uniform
 from lmlab.ranges import NonNegative
 

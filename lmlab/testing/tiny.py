@@ -144,10 +144,10 @@ def around(entry: Entry, chosen: dict[str, str], folder: Path) -> dict[str, str]
     example = getattr(_named(bindings["experiment.dataset"]), "example", None)
     if isinstance(example, type) and example not in IDS:
         bindings.setdefault("experiment.tokenizer", "@bytes")
-    return _with_parts(bindings, folder)
+    return with_parts(bindings, folder)
 
 
-def _with_parts(bindings: dict[str, str], folder: Path) -> dict[str, str]:
+def with_parts(bindings: dict[str, str], folder: Path) -> dict[str, str]:
     """With the smallest sizes of every component that is named, and of those that these name."""
     seen: set[str] = set()
     while names := set(re.findall(r"@(?:\w+/)*(\w+)", " ".join(bindings.values()))) - seen:

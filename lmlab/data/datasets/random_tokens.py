@@ -10,7 +10,8 @@ import numpy as np
 
 from lmlab.contracts import Tokens
 from lmlab.data.fingerprints import digest
-from lmlab.errors import DataError
+from lmlab.errors import ConfigError, DataError
+from lmlab.examples import last_ids
 from lmlab.ranges import Count, NonNegative, Seed
 from lmlab.registry import datasets
 
@@ -23,11 +24,12 @@ class RandomTokens:
     Nothing can be learned but the ids' frequencies: no model's expected loss is below `entropy`.
 
     Args:
-      vocab: number of ids, V.
+      vocab: number of ids, V, those of `specials` included.
       tokens: length of the training stream.
       valid_tokens: length of the validation and the test stream.
       exponent: of the Zipf law.
       seed: of the drawing; every split draws its own numbers.
+      specials: roles of the last ids, such as `mask`, which never occur.
     """
 
     example: ClassVar[type] = Tokens
@@ -38,16 +40,26 @@ class RandomTokens:
     valid_tokens: Count = 10_000
     exponent: NonNegative = 0.0
     seed: Seed = 0
+    specials: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.vocab <= len(self.specials):
+            raise ConfigError(f"random_tokens.vocab = {self.vocab} has no ids beside {len(self.specials)} specials.")
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The last ids, by role."""
+        return last_ids(self.vocab, self.specials)
 
     @property
     def probabilities(self) -> np.ndarray:
-        """p(i), (V,) float64."""
-        weights = np.arange(1, self.vocab + 1, dtype=np.float64) ** -self.exponent
+        """p(i) of the ids that occur, float64."""
+        weights = np.arange(1, self.vocab - len(self.specials) + 1, dtype=np.float64) ** -self.exponent
         return weights / weights.sum()
 
     @property
     def entropy(self) -> float:
-        """Nats per token: log V for the uniform law."""
+        """Nats per token: log V for the uniform law without specials."""
         return float(-(self.probabilities * np.log(self.probabilities)).sum())
 
     def known(self) -> dict[str, float]:
@@ -55,7 +67,7 @@ class RandomTokens:
         return {
             "entropy/nats_per_token": self.entropy,
             "optimum/accuracy": float(self.probabilities.max()),
-            "chance/nats_per_token": float(np.log(self.vocab)),
+            "chance/nats_per_token": float(np.log(len(self.probabilities))),
         }
 
     def split(self, name: str) -> tuple[Tokens, ...]:

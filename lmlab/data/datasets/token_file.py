@@ -12,6 +12,7 @@ import numpy as np
 
 from lmlab.contracts import Tokens
 from lmlab.errors import DataError
+from lmlab.examples import last_ids
 from lmlab.ranges import Count, ProperFraction
 from lmlab.registry import datasets
 
@@ -27,12 +28,13 @@ class TokenFile:
 
     Args:
       path: the file; `.npy` holds a 1-d integer array.
-      vocab: number of ids, V; every id is checked against it when the file is opened.
+      vocab: number of ids, V, those of `specials` included; every id is checked when the file is opened.
       dtype: the numbers' type in a raw file (little-endian); `auto` for `.npy`.
       valid: a file with the validation split (None: `valid_share` of the stream).
       test: a file with the test split (None: `test_share` of the stream).
       valid_share: part of the stream that becomes the validation split.
       test_share: part of the stream that becomes the test split.
+      specials: roles of the last ids, such as `mask`, which the file does not hold.
     """
 
     example: ClassVar[type] = Tokens
@@ -45,6 +47,12 @@ class TokenFile:
     test: str | None = None
     valid_share: ProperFraction = 0.05
     test_share: ProperFraction = 0.05
+    specials: tuple[str, ...] = ()
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The last ids, by role."""
+        return last_ids(self.vocab, self.specials)
 
     def split(self, name: str) -> tuple[Tokens, ...]:
         """The ids of a split, as one stream; DataError where there are none."""
@@ -88,7 +96,7 @@ class TokenFile:
     @functools.cached_property
     def _checked(self) -> dict[str, tuple[np.ndarray, str]]:
         files = dict.fromkeys((self.path, self.valid, self.test))
-        return {file: _check(file, self.dtype, self.vocab) for file in files if file is not None}
+        return {file: _check(file, self.dtype, self.vocab - len(self.specials)) for file in files if file is not None}
 
 
 def _check(file: str, dtype: str, vocab: int) -> tuple[np.ndarray, str]:
@@ -102,7 +110,7 @@ def _check(file: str, dtype: str, vocab: int) -> tuple[np.ndarray, str]:
             place = int(np.argmax((chunk < 0) | (chunk >= vocab)))
             raise DataError(
                 f"{file}: id {chunk[place]} at place {begin + place} is outside the vocabulary of {vocab}. "
-                "Set token_file.vocab to what the file was made with."
+                "Set token_file.vocab to what the file was made with, and room for token_file.specials."
             )
         found.update(chunk.data)
     return ids, found.hexdigest()

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from lmlab.data.datasets.random_tokens import RandomTokens
-from lmlab.errors import DataError
+from lmlab.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
@@ -36,3 +36,12 @@ def test_splits_and_seeds_are_drawn_apart_and_again_the_same():
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(DataError, match="no split 'dev'"):
         RandomTokens().split("dev")
+
+
+def test_special_ids_never_occur_and_do_not_count_to_the_entropy():
+    dataset = RandomTokens(vocab=9, tokens=5003, specials=("mask", "begin"))
+    assert dataset.special_ids == {"mask": 7, "begin": 8}
+    assert set(dataset.split("train")[0].ids.tolist()) == set(range(7))
+    assert dataset.entropy == pytest.approx(np.log(7))
+    with pytest.raises(ConfigError, match="no ids beside 2 specials"):
+        RandomTokens(vocab=2, specials=("mask", "begin"))

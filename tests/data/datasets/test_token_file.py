@@ -91,3 +91,11 @@ def test_files_that_hold_no_stream_of_ids_are_refused(ids, tmp_path):
         TokenFile("ids.npy", 300).split("dev")
     with pytest.raises(DataError, match="leave nothing to train on"):
         TokenFile("ids.npy", 300, valid_share=1.0).split("train")
+
+
+def test_specials_are_the_last_ids_and_not_in_the_file(ids):
+    dataset = TokenFile("ids.npy", 303, specials=("mask", "begin"))
+    assert dataset.special_ids == {"mask": 301, "begin": 302}
+    np.testing.assert_array_equal(dataset.split("train")[0].ids, TokenFile("ids.npy", 300).split("train")[0].ids)
+    with pytest.raises(DataError, match=r"outside the vocabulary of 298.*room for token_file\.specials"):
+        TokenFile("ids.npy", 300, specials=("mask", "begin")).split("train")
