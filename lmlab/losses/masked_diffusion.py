@@ -67,7 +67,7 @@ class MaskedDiffusion:
     TINY: ClassVar[str] = """
     experiment.dataset = @text_files
     experiment.tokenizer = @bytes
-    bytes.special = ['mask']
+    bytes.specials = ['mask']
     masked_diffusion.draws = 2
     masked_diffusion.eval_draws = 3
     """

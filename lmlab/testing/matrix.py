@@ -134,7 +134,9 @@ def bindings(cell: Cell, folder: Path) -> dict[str, str]:
     own: dict[str, str] = {}
     for entry in (models.entry(cell.model), losses.entry(cell.loss)):
         own |= {key: value for key, value in tiny_bindings(entry, folder).items() if not _of_data(key)}
-    return with_parts({**BASE, "mesh.data": "1", "experiment.partitioner": "@mesh", **own, **chosen}, folder)
+    return with_parts(
+        {**BASE, "mesh.data": "1", "experiment.partitioner": "@mesh", **own, **chosen}, folder, (cell.model, cell.loss)
+    )
 
 
 def _of_data(key: str) -> bool:

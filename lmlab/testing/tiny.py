@@ -22,6 +22,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,9 @@ def around(entry: Entry, chosen: dict[str, str], folder: Path) -> dict[str, str]
     return with_parts(bindings, folder)
 
 
-def with_parts(bindings: dict[str, str], folder: Path) -> dict[str, str]:
-    """With the smallest sizes of every component that is named, and of those that these name."""
-    seen: set[str] = set()
+def with_parts(bindings: dict[str, str], folder: Path, small: Iterable[str] = ()) -> dict[str, str]:
+    """With the smallest sizes of every component that is named, and of those that these name, but of `small` ones."""
+    seen = set(small)
     while names := set(re.findall(r"@(?:\w+/)*(\w+)", " ".join(bindings.values()))) - seen:
         for name in sorted(names):
             seen.add(name)

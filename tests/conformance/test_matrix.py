@@ -1,0 +1,56 @@
+"""Every combination of model, loss and examples: trained where it fits, refused with the reason where it does not."""
+
+import re
+
+import pytest
+
+from lmlab.cli.main import main
+from lmlab.config import resolve
+from lmlab.errors import ConfigError
+from lmlab.registry import scan_installed_plugins
+from lmlab.testing.matrix import bindings, cells, train_cell
+from lmlab.training.program import Program
+
+scan_installed_plugins()
+CELLS = list(cells())
+
+
+def trained():
+    """Cells that fit; those that show no model, loss or kind of examples for the first time are left for later."""
+    seen = set()
+    for cell in CELLS:
+        if cell.reason is None:
+            fresh = {cell.model, cell.loss, cell.example} - seen
+            seen |= fresh
+            yield pytest.param(cell, id=str(cell), marks=[] if fresh else [pytest.mark.long])
+
+
+@pytest.mark.parametrize("cell", list(trained()))
+def test_what_fits_is_trained_from_three_names(cell, tmp_path):
+    train_cell(cell, tmp_path)
+
+
+def test_what_does_not_fit_is_refused_with_the_reason(tmp_path, monkeypatch):
+    """One cell for every reason, before any data is read."""
+    from lmlab.training import program
+
+    monkeypatch.setattr(program, "open_data", lambda *args, **kwargs: pytest.fail("data was read"))
+    refused = {cell.reason: cell for cell in CELLS if cell.reason is not None}
+    assert len(refused) > 20
+    for reason, cell in refused.items():
+        text = [f"{key} = {value}" for key, value in bindings(cell, tmp_path).items()]
+        with pytest.raises(ConfigError) as error:
+            Program(resolve([], ["\n".join(text)]))
+        said = re.findall(r"'\w+'|\b[A-Z]\w+(?:LM|Encoder|Decoder|Batch)\b", reason)
+        assert said and all(word in str(error.value) for word in said), (reason, error.value)
+
+
+def test_the_command_says_what_fits_and_why_not(capsys):
+    assert main(["matrix"]) == 0
+    found = capsys.readouterr().out
+    assert re.search(r"^gpt +CausalLM +autoregressive", found, re.MULTILINE)
+    assert re.search(rf"^\d+ of {len(CELLS)} combinations fit", found, re.MULTILINE)
+    assert main(["matrix", "gpt", "seq2seq"]) == 0
+    assert "'seq2seq' needs an EncoderDecoder; 'gpt' is a CausalLM" in capsys.readouterr().out
+    assert main(["matrix", "gtp"]) == 2
+    assert "no model named 'gtp'. Did you mean 'gpt'?" in capsys.readouterr().err
