@@ -9,7 +9,6 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Key
 
-from lmlab.errors import ConfigError
 from lmlab.nn.attention import View
 from lmlab.nn.blockwise import Sight
 from lmlab.nn.dropout import Dropout
@@ -146,12 +145,7 @@ class BERT(nnx.Module):
           ConfigError: a row is longer than there are learned positions.
         """
         batch, time = tokens.shape
-        limit = self.positions.limit
-        if limit is not None and time > limit:
-            raise ConfigError(
-                f"a bert with learned positions reads at most seq_len = {limit} tokens, not {time}. "
-                "Give shorter rows, or train with bert.positions = 'rotary'."
-            )
+        self.positions.require(time, "bert")
         x = self.embedding(tokens, self.dtype)
         types = jnp.zeros_like(tokens) if type_ids is None else jnp.clip(type_ids, 0, self.types - 1)
         x = self.positions.add(x + self.type_embedding(types, self.dtype), None, None)

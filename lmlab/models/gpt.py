@@ -10,7 +10,6 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from lmlab.errors import ConfigError
 from lmlab.nn.attention import KVCache, View
 from lmlab.nn.blockwise import Sight
 from lmlab.nn.dropout import Dropout
@@ -163,11 +162,7 @@ class GPT(nnx.Module):
         Raises:
           ConfigError: there is no learned position for that many tokens.
         """
-        if length > (self.positions.limit or length):
-            raise ConfigError(
-                f"a {self._name} with learned positions reads at most seq_len = {self.seq_len} tokens, not {length}. "
-                f"Ask for fewer, or train with {self._name}.positions = 'rotary'."
-            )
+        self.positions.require(length, self._name)
         shape = (self.layers, batch, length, self.kv_heads, self.head_width)
         return KVCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype), jnp.zeros(batch, jnp.int32))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -75,5 +76,14 @@ def uniform(bound: float | Array) -> Initializer:
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return bound * jax.random.uniform(key, shape, dtype, -1.0, 1.0)
+
+    return init
+
+
+def fan_in(gain: float | Array = 1.0) -> Initializer:
+    """Gaussian entries of standard deviation gain / sqrt(inputs), for a kernel (inputs, outputs)."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return gain / math.sqrt(shape[-2]) * jax.random.normal(key, shape, dtype)
 
     return init

@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from lmlab.errors import ConfigError
 from lmlab.nn.linear import Initializer
 from lmlab.nn.numbers import Number
 
@@ -68,6 +69,20 @@ class Positions(nnx.Module):
     def limit(self) -> int | None:
         """The number of tokens beyond which there is no position; None where there always is one."""
         return self.length if self.kind == "learned" else None
+
+    def require(self, time: int, model: str, length: str = "seq_len") -> None:
+        """ConfigError unless there are so many positions.
+
+        Args:
+          time: tokens from the start of a row.
+          model: the name of the model that has these positions.
+          length: what sets their number.
+        """
+        if self.limit is not None and time > self.limit:
+            raise ConfigError(
+                f"a {model} with learned positions reads at most {length} = {self.limit} tokens, not {time}. "
+                f"Give it fewer, or train with {model}.positions = 'rotary'."
+            )
 
     def add(
         self, x: Float[Array, "B T D"], positions: Int[Array, "B T"] | None, read: Int[Array, " B"] | None

@@ -15,6 +15,7 @@ import pytest
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.models.bert import BERT
+from lmlab.models.encoder_decoder import T5
 from lmlab.models.gpt import GPT
 from lmlab.models.llama import Llama
 from lmlab.nn.functional import ModelDef, Params
@@ -22,7 +23,7 @@ from lmlab.nn.functional import ModelDef, Params
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-V, T, B, L, H, K = 53, 13, 3, 2, 6, 4
+V, T, S, B, L, H, K = 53, 13, 11, 3, 2, 6, 4
 D, INNER = H * K, 37
 SIZES: dict[str, Any] = {"width": D, "layers": L, "heads": H, "mlp_ratio": INNER / D}
 
@@ -84,6 +85,27 @@ def bert(pooler: bool) -> tuple[Any, ModelDef[BERT], Params]:
     theirs = randomised(kind(config))
     mine = ModelDef.of(lambda rngs: BERT(V, T, jnp.float32, rngs, **SIZES, types=3, pooler=pooler))
     return theirs, mine, checked(mine, weights_of.bert(arrays(theirs), heads=H))
+
+
+@functools.cache
+def t5(kind: str) -> tuple[Any, ModelDef[T5], Params]:
+    gated = kind == "1.1"
+    config = transformers.T5Config(
+        vocab_size=V, d_model=D, d_kv=5, d_ff=INNER, num_layers=L, num_decoder_layers=L + 1, num_heads=H,
+        relative_attention_num_buckets=6, relative_attention_max_distance=9, dropout_rate=0, pad_token_id=0,
+        decoder_start_token_id=0, eos_token_id=None, feed_forward_proj="gated-gelu" if gated else "relu",
+        tie_word_embeddings=not gated,
+    )  # fmt: skip
+    config.tie_word_embeddings = not gated  # its constructor makes of False only that states are not scaled
+    theirs = randomised(transformers.T5ForConditionalGeneration(config))
+    theirs.set_input_embeddings(theirs.shared)  # which False unties, too
+    mine = ModelDef.of(
+        lambda rngs: T5(
+            V, T, S, jnp.float32, rngs, **SIZES, decoder_layers=L + 1, head_width=5, buckets=6, max_distance=9,
+            activation="geglu" if gated else "relu", tie_embeddings=not gated,
+        )
+    )  # fmt: skip
+    return theirs, mine, checked(mine, weights_of.t5(arrays(theirs)))
 
 
 def checked(model: ModelDef[Any], weights: weights_of.Weights) -> Params:
@@ -194,6 +216,54 @@ def test_logits_vectors_and_gradients_of_bert(pooler: bool) -> None:
     if vectors is not None:
         np.testing.assert_allclose(got_vectors, vectors.detach().numpy(), atol=1e-4)
     assert_gradients(gradient, weights_of.bert(grads, heads=H))
+
+
+def sources() -> tuple[np.ndarray, np.ndarray]:
+    """Sources with padding behind them, and which tokens are there."""
+    there = (np.arange(S) < np.array([[S], [S - 4], [5]])).astype(np.int64)
+    return ids(time=S) * there, there
+
+
+@pytest.mark.parametrize("kind", ["1.0", "1.1"])
+def test_logits_of_t5(kind: str) -> None:
+    theirs, mine, params = t5(kind)
+    source, there = sources()
+    with torch.no_grad():
+        given = {"input_ids": source, "attention_mask": there, "decoder_input_ids": ids()}
+        wanted = theirs(**{name: torch.tensor(value) for name, value in given.items()}).logits.numpy()
+
+    @jax.jit
+    def logits(params: Params) -> jax.Array:
+        model = mine.bind(params)
+        return model.project(model.decode(ids(), model.encode_source(source, segment_ids=there))[0])
+
+    assert np.abs(wanted).max() > 0.3
+    np.testing.assert_allclose(logits(params), wanted, atol=1e-4)
+
+
+def test_greedy_targets_of_t5() -> None:
+    theirs, mine, params = t5("1.1")
+    source, there = sources()
+    wanted = theirs.generate(
+        torch.tensor(source), attention_mask=torch.tensor(there), do_sample=False, max_new_tokens=7, use_cache=False,
+        eos_token_id=None,
+    ).numpy()  # fmt: skip
+
+    @jax.jit
+    def written(params: Params) -> jax.Array:
+        model = mine.bind(params)
+        memory = model.encode_source(source, segment_ids=there)
+
+        def step(state: Any, _: None) -> tuple[Any, jax.Array]:
+            token, cache = state
+            states, cache = model.decode(token[:, None], memory, cache=cache)
+            token = model.project(states[:, 0]).argmax(-1)
+            return (token, cache), token
+
+        start = jnp.zeros(B, jnp.int32), model.init_decoding(memory, 7)
+        return jax.lax.scan(step, start, None, length=7)[1].T
+
+    np.testing.assert_array_equal(written(params), wanted[:, 1:])
 
 
 def assert_gradients(got: Params, wanted: weights_of.Weights) -> None:

@@ -24,6 +24,8 @@ KNOWN = {
     "llama2_7b": 6_738_415_616,
     "tinyllama": 1_100_048_384,
     "mistral_7b": 7_241_732_096,
+    "t5_small": 60_506_624,
+    "t5_base": 222_903_552,
 }
 """The counts that the original models have."""
 
