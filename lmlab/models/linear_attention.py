@@ -1,4 +1,4 @@
-"""The linear transformer (Katharopoulos et al. 2020, arXiv:2006.16236): attention by a feature map, not a softmax."""
+"""The linear transformer (Katharopoulos et al. 2020, arXiv:2006.16236): a feature map for the softmax."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class Retention(nnx.Module):
     """Gated multi-scale retention (section 2.2): (silu(x W_G) · norm(heads)) W_O.
 
     Head h decays by γ = 1 - 2^(-5-h); queries and keys are turned by their place. The three normalisations of the
-    scores in section 2.2, which the group norm undoes but for its epsilon, are left out but for 1/sqrt(K). What is
-    kept is (B, H, K, 2K) float32.
+    scores in section 2.2, which the group norm undoes but for its epsilon, are left out but for 1/sqrt(K).
+    What is kept is (B, H, K, 2K) float32.
 
     Args:
       width: D; values are twice as wide.

@@ -57,11 +57,7 @@ def written_out(params: dict[str, jax.Array], ids: np.ndarray) -> np.ndarray:
     for token in ids:
         x = table[token]
         for layer in range(L):
-            q = {
-                path.removeprefix("blocks/").removeprefix("mixer/"): value[layer]
-                for path, value in p.items()
-                if path.startswith("blocks/")
-            }
+            q = {path.removeprefix("mixer/"): value[layer] for path, value in blocks.items()}
             u, z = np.split(norm(x, q["norm/scale"]) @ q["input/kernel"], 2)
             inputs[layer] = np.vstack([inputs[layer, 1:], u])
             u = silu((inputs[layer] * q["conv/kernel"]).sum(0) + q["conv/bias"])
