@@ -128,9 +128,9 @@ class HyenaOperator(nnx.Module):
 
     def init_cache(self, batch: int, length: int) -> HyenaCache:
         """As `stacked_lm.Mixer`; it grows with `length`."""
-        dtype = self.dtype
-        short = jnp.zeros((batch, self.short.taps - 1, (self.order + 1) * self.width), dtype)
-        return HyenaCache(short, tuple(jnp.zeros((batch, length - 1, self.width), dtype) for _ in range(self.order)))
+        short = jnp.zeros((batch, self.short.taps - 1, (self.order + 1) * self.width), self.dtype)
+        long = jnp.zeros((batch, max(length - 1, 0), self.width), self.dtype)
+        return HyenaCache(short, (long,) * self.order)
 
 
 def _convolved(

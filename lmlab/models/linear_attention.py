@@ -126,7 +126,6 @@ class LinearTransformer(StackedLM):
             raise ConfigError(
                 f"linear_attention.width = {width} does not divide into linear_attention.heads = {heads} equal heads."
             )
-        self.seq_len = seq_len
         init, init_out = normal(init_std), normal(init_std / math.sqrt(2 * layers))
 
         def block(rngs: nnx.Rngs) -> Block:

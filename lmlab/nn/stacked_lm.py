@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -11,6 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Key
 
+from lmlab.errors import ConfigError
 from lmlab.nn.dropout import Dropout, Rate
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Initializer, Linear
@@ -162,7 +164,17 @@ class StackedLM(nnx.Module):
         return self.project(self.hidden(tokens, **given)[0])
 
     def init_cache(self, batch: int, length: int) -> StackCache:
-        """What `batch` rows have read that have read nothing yet, and will read at most `length` tokens."""
+        """What `batch` rows have read that have read nothing yet, and will read at most `length` tokens.
+
+        Raises:
+          ConfigError: there is no learned position for that many tokens.
+        """
+        places = math.inf if self.positions is None else self.positions.embedding.shape[0]
+        if length > places:
+            raise ConfigError(
+                f"a model with learned positions reads at most experiment.seq_len = {places} tokens, not {length}. "
+                "Ask for fewer, or train with a greater seq_len."
+            )
         one = self.blocks.mixer.init_cache(batch, length)
         layers = jax.tree.map(lambda leaf: jnp.zeros((self.layers, *leaf.shape), leaf.dtype), one)
         return StackCache(layers, jnp.zeros(batch, jnp.int32))

@@ -124,3 +124,10 @@ def test_the_recurrent_form_is_the_quadratic_one_for_rows_of_different_lengths(c
 def test_heads_that_do_not_divide_the_width_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name}.width = 12 does not divide into {name}.heads = 5"):
         model_named(name, heads=5)
+
+
+def test_more_tokens_than_learned_positions_are_refused() -> None:
+    limited, free = (model_named(name, layers=1) for name in ("linear_attention", "retention"))
+    with pytest.raises(ConfigError, match=r"at most experiment.seq_len = 11 tokens, not 12"):
+        jax.eval_shape(lambda params: limited.bind(params).init_cache(1, T + 1), limited.shapes)
+    jax.eval_shape(lambda params: free.bind(params).init_cache(1, T + 1), free.shapes)
