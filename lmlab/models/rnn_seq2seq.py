@@ -79,7 +79,6 @@ class RNNSeq2Seq(nnx.Module):
 
     TINY: ClassVar[str] = """
     rnn_seq2seq.width = 10
-    rnn_seq2seq.layers = 2
     rnn_seq2seq.attention = 'luong_general'
     rnn_seq2seq.bidirectional = True
     rnn_seq2seq.dropout = 0.25
