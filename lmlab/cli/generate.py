@@ -1,6 +1,7 @@
 """Generate text from a run, token by token, with the averaged parameters where the run keeps an average.
 
 lmlab generate runs/quickstart --prompt 'def main' --temperature 0.8 --count 3
+lmlab generate runs/scan --prompt 'jump twice' --temperature 0      # an encoder-decoder: the prompt is the source
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from lmlab.training.state import averaged_params
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("--prompt", default="", help="what to continue (default: the beginning of a document); "
-                        "for a dataset of ids, numbers with spaces between them")  # fmt: skip
+    parser.add_argument("--prompt", default="", help="what to continue (default: the beginning of a document), or the "
+                        "encoder-decoder's source; for a dataset of ids, numbers with spaces between")  # fmt: skip
     parser.add_argument("--length", type=int, default=256, help="the most tokens to add (default: 256)")
     parser.add_argument("--count", type=int, default=1, help="continuations to write (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same text (default: 0)")
@@ -56,11 +57,11 @@ def run(args: argparse.Namespace) -> int:
 def _show(author: Author, params: Mapping[str, Array], prompts: list[str], length: int, seed: int) -> None:
     """Writes the first continuation as it comes, and the others, made beside it, below."""
     several = len(prompts) > 1
-    print("--- sample 1 ---\n" if several else "", prompts[0], sep="", end="", flush=True)
+    print("--- sample 1 ---\n" if several else "", prompts[0], author.between, sep="", end="", flush=True)
     rows = [""] * len(prompts)
     for pieces in author.stream(params, prompts, length=length, seed=seed):
         print(pieces[0], end="", flush=True)
         rows = [row + piece for row, piece in zip(rows, pieces, strict=True)]
     print()
     for number, (prompt, row) in enumerate(zip(prompts[1:], rows[1:], strict=True), start=2):
-        print(f"--- sample {number} ---\n{prompt}{row}", flush=True)
+        print(f"--- sample {number} ---\n{prompt}{author.between}{row}", flush=True)

@@ -66,13 +66,13 @@ class Samples:
     def _text(self, author: Author, params: Mapping[str, Array]) -> str:
         prompts = [prompt for prompt in self.prompts for _ in range(self.count)]
         written = author.write(params, prompts, length=self.length, seed=self.seed)
-        return sheet(prompts, written, self.count)
+        return sheet(prompts, written, self.count, author.between)
 
 
-def sheet(prompts: Sequence[str], written: Sequence[str], count: int) -> str:
-    """Prompts with their continuations, each below a line that says which it is."""
+def sheet(prompts: Sequence[str], written: Sequence[str], count: int, between: str = "") -> str:
+    """Prompts with their continuations (`between` both), each below a line that says which it is."""
     parts = []
     for row, (prompt, text) in enumerate(zip(prompts, written, strict=True)):
         of = f" of {prompt!r}" if prompt else ""
-        parts.append(f"--- sample {row % count + 1}{of} ---\n{prompt}{text}\n")
+        parts.append(f"--- sample {row % count + 1}{of} ---\n{prompt}{between}{text}\n")
     return "".join(parts)
