@@ -54,7 +54,12 @@ class LatentReport:
       seed: of the draws behind the mutual information, one for each text.
     """
 
-    TINY: ClassVar[str] = "latent_report.batches = 2\nlatent_report.samples = 3"
+    TINY: ClassVar[str] = """
+    experiment.model = @text_vae
+    experiment.loss = @elbo
+    latent_report.batches = 2
+    latent_report.samples = 3
+    """
 
     split: str = "valid"
     batches: Count | None = 20

@@ -76,8 +76,8 @@ class Lines:
 
 def training_text(record: Record) -> str:
     """Loss, learning rate, skipped updates and speed of a training record."""
-    loss = record.get("loss")
-    parts = [f"loss {loss:.4f}" if loss is not None else "loss -"]
+    losses = {name: loss for name, loss in record.items() if name.split("/")[-1] == "loss"} or {"loss": None}
+    parts = [f"{name} {loss:.4f}" if isinstance(loss, float) else f"{name} -" for name, loss in losses.items()]
     if record.get("skipped"):
         parts.append(f"skipped {record['skipped']:.0%}")
     if speed := record.get("timing", {}).get("tokens_per_second"):

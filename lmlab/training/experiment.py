@@ -77,6 +77,40 @@ class InitFrom:
     allow_missing: tuple[str, ...] = ()
 
 
+@settings.register("update")
+@dataclass(frozen=True)
+class Update:
+    """One of several updates of a training step: some parameters, by a loss and an optimizer of their own.
+
+    The updates of a step are made in the order of `experiment.updates`, each from the parameters that the one before
+    it left, on the same batch with random numbers of its own. Parameters that no update names stay as they are: one
+    update with a pattern trains a part of a model and freezes the rest.
+
+        experiment.updates = [@generator/update, @discriminator/update]
+        generator/update.name = 'generator'
+        generator/update.parameters = ['^generator/']
+
+    Args:
+      name: prefix of its metrics (`generator/loss`) and key of its optimizer's state; each update has another.
+      loss: what it minimises (None: the experiment's).
+      optimizer: its update rule, which has a state of its own (None: one like the experiment's).
+      parameters: regular expressions; it changes the parameters whose path one of them is found in.
+      repeats: times that it is made in a step, on the same batch.
+      every: it is made in every so many-th step: in those whose number from 0 is `every` - 1 and on.
+      begin: the first step in which it may be made.
+      end: the first step in which it is made no more (None: never).
+    """
+
+    name: str = "update"
+    loss: Annotated[Spec, Loss] | None = None
+    optimizer: Annotated[Spec, Optimizer] | None = None
+    parameters: tuple[str, ...] = ("",)
+    repeats: Count = 1
+    every: Count = 1
+    begin: Natural = 0
+    end: Natural | None = None
+
+
 @settings.register("experiment")
 @dataclass(frozen=True)
 class Experiment:
@@ -87,6 +121,8 @@ class Experiment:
       loss: what is minimised.
       dataset: where the examples come from.
       optimizer: the update rule, with its learning-rate schedule.
+      updates: what a step updates, one after the other, see `update`; none: all parameters, by `loss` and `optimizer`.
+        With updates, `loss` is what evaluators measure, and both are the updates' that name none of their own.
       tokenizer: text to ids; None for datasets of ids.
       steps: optimizer steps of the whole run (schedules end here).
       global_batch_size: rows per step over all devices and microbatches.
@@ -127,6 +163,7 @@ class Experiment:
     global_batch_size: Count
     seq_len: Count
     tokenizer: Annotated[Spec, Tokenizer] | None = None
+    updates: tuple[Annotated[Spec, Update], ...] = ()
     source_len: Count | None = None
     packing: Literal["windows", "first_fit"] = "windows"
     overlong: Literal["refuse", "drop", "cut"] = "refuse"

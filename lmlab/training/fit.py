@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 from lmlab.capabilities import capabilities_of, named
 from lmlab.config import build
@@ -12,7 +13,7 @@ from lmlab.contracts import Spec
 from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError
 from lmlab.registry import article, datasets, losses, models, optimizers
-from lmlab.training.experiment import Checkpoints, Experiment
+from lmlab.training.experiment import Checkpoints, Experiment, Update
 
 
 def check_experiment(experiment: Experiment) -> None:
@@ -26,6 +27,7 @@ def check_experiment(experiment: Experiment) -> None:
     check_capability(experiment.model, experiment.loss)
     check_dataset(experiment.dataset, experiment.loss)
     check_optimizer(experiment)
+    check_updates(experiment)
 
 
 def check_numbers(experiment: Experiment) -> None:
@@ -97,6 +99,61 @@ def check_optimizer(experiment: Experiment) -> None:
             f"experiment.clip_norm = {experiment.clip_norm} changes the gradient, which the optimizer '{name}' needs "
             "as it is. Set experiment.clip_norm = None."
         )
+
+
+def check_updates(experiment: Experiment) -> None:
+    """ConfigError unless the updates of a step have names of their own and losses that fit the model and the batch."""
+    names: set[str] = set()
+    for spec in experiment.updates:
+        update: Update = build(spec)
+        if not re.fullmatch(r"\w+", update.name) or update.name in names:
+            fault = "stands twice" if update.name in names else "is no name of letters, digits and _"
+            raise ConfigError(
+                f"update.name = '{update.name}' {fault}: metrics and the optimizer's state of an update go by it. Name "
+                "each update, in a scope of its own: generator/update.name = 'generator'."
+            )
+        names.add(update.name)
+        if update.end is not None and update.end <= update.begin:
+            raise ConfigError(
+                f"the update '{update.name}' ends at step {update.end}, and begins at step {update.begin}: it would "
+                "never be made. Raise update.end, or take it out."
+            )
+        if update.loss is not None:
+            check_capability(experiment.model, update.loss)
+            _check_shared(experiment.loss, update)
+
+
+def _check_shared(main: Spec, update: Update) -> None:
+    """ConfigError unless the update's loss reads the batch of the experiment's, and brings no parameters."""
+    assert update.loss is not None
+    theirs, ours = (cast(Any, losses.get(spec.name)) for spec in (update.loss, main))
+    if theirs.reads is not ours.reads:
+        raise ConfigError(
+            f"the loss '{update.loss.name}' of the update '{update.name}' reads a {theirs.reads.__name__}, and the "
+            f"experiment's, '{main.name}', a {ours.reads.__name__}: all updates of a step read one batch."
+        )
+    if update.loss != main and hasattr(theirs, "make_head"):
+        raise ConfigError(
+            f"the loss '{update.loss.name}' of the update '{update.name}' has parameters of its own, which the model "
+            f"only has for the experiment's loss. Set experiment.loss = @{update.loss.name}."
+        )
+
+
+def paths_of(update: Update, paths: Iterable[str]) -> tuple[str, ...]:
+    """The parameters that an update changes; ConfigError for a pattern that none has or that is none."""
+    paths, chosen = list(paths), set()
+    for pattern in update.parameters:
+        try:
+            found = {path for path in paths if re.search(pattern, path)}
+        except re.error as error:
+            raise ConfigError(f"update.parameters: '{pattern}' is no regular expression: {error}.") from None
+        if not found:
+            raise ConfigError(
+                f"the update '{update.name}': no parameter's path has '{pattern}' in it. The model has:\n  "
+                + "\n  ".join(paths)
+            )
+        chosen |= found
+    return tuple(path for path in paths if path in chosen)
 
 
 def datasets_for(reads: type) -> Iterator[str]:

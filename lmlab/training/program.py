@@ -19,11 +19,12 @@ from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.states import states_width
 from lmlab.registry import losses
 from lmlab.training.cost import matmul_flops
-from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard
-from lmlab.training.fit import check_experiment, check_model
+from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard, Update
+from lmlab.training.fit import check_experiment, check_model, paths_of
 from lmlab.training.randomness import INIT, stream_key
 from lmlab.training.state import State, averaged_params
 from lmlab.training.step import Recipe, make_init, make_step, many_steps
+from lmlab.training.updates import Part
 
 Compiled = Callable[..., Any]
 
@@ -81,7 +82,7 @@ class Program:
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
         optimizer = self._part("optimizer", steps=self.experiment.steps)
-        self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer)
+        self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, self._updates())
 
     @property
     def spec(self) -> Spec:
@@ -225,6 +226,22 @@ class Program:
             check_model(self.loss, self.experiment.loss.name, model, self.experiment.model.name)
             model.task_head = make_head(states_width(model), rngs)
         return model
+
+    def _updates(self) -> tuple[Part, ...]:
+        """The updates of a step, built; none for the one of all parameters."""
+        experiment, parts = self.experiment, []
+        for place, spec in enumerate(experiment.updates):
+            update: Update = build(spec)
+            at = f"updates/{place}"
+            loss = self._component(update.loss or experiment.loss, f"{at}/loss", **self.facts)
+            rule = self._component(update.optimizer or experiment.optimizer, f"{at}/optimizer", steps=experiment.steps)
+            check_model(loss, (update.loss or experiment.loss).name, self.abstract_model, experiment.model.name)
+            paths = paths_of(update, self.model.shapes)
+            parts.append(Part(update.name, loss, rule, paths, update.repeats, update.every, update.begin, update.end))
+        return tuple(parts)
+
+    def _component(self, spec: Spec, path: str, **supplied: Any) -> Any:
+        return build(spec, self.resolved.provenance, path, **supplied)
 
     def _part(self, name: str, **supplied: Any) -> Any:
         """A part of the experiment, built; errors say where its values come from."""

@@ -71,6 +71,8 @@ def replay(folder: str, step: int) -> Replay:
     run.program = Program(
         one_device(run.resolved), saved_tokenizer=run.files.saved_tokenizer(), partitioner=Mesh(data=1)
     )
+    if run.program.experiment.updates:
+        raise ConfigError(f"{folder} makes several updates in a step; only a step of one can be run again.")
     if not 0 <= step < run.program.experiment.steps:
         raise ConfigError(f"{folder} has the steps 0 to {run.program.experiment.steps - 1}, not {step}.")
     state = state_before(run, step)

@@ -3,12 +3,13 @@
 The order: sums of loss, weight and gradient over the microbatches (`lax.scan`), then over the devices, then one
 division by the total weight, so that the gradient does not depend on how a ragged batch was split; then the global
 norm, clipping, the optimizer, the moving average; and if the loss or the norm is not finite, none of these.
+A step of several updates does this for each of them in turn: see `updates`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from lmlab.optim.schedules import value_at
 from lmlab.training.experiment import Experiment
 from lmlab.training.randomness import STEP, row_keys, stream_key
 from lmlab.training.state import State
+from lmlab.training.updates import Part, in_turn
 
 Params = dict[str, Array]
 Batch = Mapping[str, Array]
@@ -43,6 +45,8 @@ class Recipe:
       seed: root of all randomness.
       clip_norm: the gradient is scaled down to this global norm; None: never.
       ema: decay d of the average e ← d·e + (1-d)·params, starting from the initial parameters; None: no average.
+      parts: the updates of a step; none: one of all parameters, by `loss` and `optimizer`.
+      fixed: parameters that the model has and the state has not, by path.
     """
 
     model: ModelDef[Any]
@@ -51,15 +55,26 @@ class Recipe:
     seed: int | Int[Array, ""] = 0
     clip_norm: float | Float[Array, ""] | None = None
     ema: float | Float[Array, ""] | None = None
+    parts: tuple[Part, ...] = ()
+    fixed: Params = field(default_factory=dict)
 
     @classmethod
-    def of(cls, experiment: Experiment, model: ModelDef[Any], loss: Loss, optimizer: Optimizer) -> Recipe:
+    def of(
+        cls, experiment: Experiment, model: ModelDef[Any], loss: Loss, optimizer: Optimizer, parts: tuple[Part, ...]
+    ) -> Recipe:
         """The recipe of an experiment and its parts."""
-        return cls(model, loss, optimizer, experiment.seed, experiment.clip_norm, experiment.ema)
+        return cls(model, loss, optimizer, experiment.seed, experiment.clip_norm, experiment.ema, parts)
 
     def update_rule(self) -> optax.GradientTransformationExtraArgs:
-        """The optimizer for this model's parameters; its `update` is given the number of the `step`."""
-        return optax.with_extra_args_support(self.optimizer.transformation(self.model.roles))
+        """The optimizer for the state's parameters; its `update` is given the number of the `step`."""
+        roles = {path: role for path, role in self.model.roles.items() if path not in self.fixed}
+        return optax.with_extra_args_support(self.optimizer.transformation(roles))
+
+    def part(self, part: Part, params: Params) -> tuple[Recipe, Params]:
+        """The recipe of one of the updates, and its own of all parameters."""
+        fixed = {path: value for path, value in params.items() if path not in part.paths}
+        own = {path: params[path] for path in part.paths}
+        return replace(self, loss=part.loss, optimizer=part.optimizer, ema=None, parts=(), fixed=fixed), own
 
 
 def make_init(recipe: Recipe) -> Callable[[Key[Array, ""]], State]:
@@ -68,12 +83,20 @@ def make_init(recipe: Recipe) -> Callable[[Key[Array, ""]], State]:
     def init(key: Key[Array, ""]) -> State:
         params = recipe.model.init(key)
         zero = jnp.zeros((), jnp.int32)
-        opt_state = {"update": recipe.update_rule().init(params), "guard": {"skipped": zero, "skipped_in_a_row": zero}}
+        opt_state = {"update": _first(recipe, params), "guard": {"skipped": zero, "skipped_in_a_row": zero}}
         if recipe.ema is not None:
             opt_state["ema"] = params
         return State(zero, params, opt_state, {})
 
     return init
+
+
+def _first(recipe: Recipe, params: Params) -> Any:
+    """The optimizer's first state, or those of all updates by name."""
+    if not recipe.parts:
+        return recipe.update_rule().init(params)
+    each = {part.name: recipe.part(part, params) for part in recipe.parts}
+    return {name: one.update_rule().init(own) for name, (one, own) in each.items()}
 
 
 def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = None) -> Step:
@@ -90,9 +113,9 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
       `skipped`. The metrics of a skipped step, `skipped` aside, are (0, 0).
     """
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    def update(recipe: Recipe, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         gradient = _gradient_of(recipe, state.params, state.step)
-        keys = row_keys(stream_key(recipe.seed, STEP, state.step), _global_rows(batch, axis_name))
+        keys = row_keys(key, _global_rows(batch, axis_name))
         sums = _accumulate(gradient, state.params, batch, keys, microbatches)
         if axis_name is not None:
             sums = jax.lax.psum(sums, axis_name)
@@ -106,7 +129,10 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
         new = _guard(finite, lambda: _update(recipe, state, _clip(gradients, norm, recipe.clip_norm)), state)
         return new, _metrics(recipe, state.step, output, norm, finite)
 
-    return step
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        return update(recipe, state, batch, stream_key(recipe.seed, STEP, state.step))
+
+    return in_turn(recipe, update) if recipe.parts else step
 
 
 def many_steps(step: Step) -> Step:
@@ -134,7 +160,7 @@ def _gradient_of(recipe: Recipe, params: Params, step: Int[Array, ""]) -> Callab
     """A function of (batch, keys): the gradient of the loss's total, and all that the loss returned, float32."""
 
     def total(params: Params, batch: Batch, keys: Key[Array, " B"]) -> tuple[Float[Array, ""], LossOutput]:
-        output = recipe.loss(recipe.model.bind(params), batch, keys, step)
+        output = recipe.loss(recipe.model.bind({**recipe.fixed, **params}), batch, keys, step)
         output = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), LossOutput(*output))
         return output.total, output
 
