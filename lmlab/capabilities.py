@@ -8,6 +8,7 @@ Letters in shapes: B batch, T time, S time of the source, D width, V vocabulary,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ class CausalLM(Protocol):
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows that will read at most `length` tokens."""
+        ...
+
+
+@runtime_checkable
+class CountedLM(CausalLM, Protocol):
+    """A `CausalLM` that is not trained by gradient: its parameters, which may be integers, are counts."""
+
+    def count(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """The parameters, by path, after a TokenBatch was counted too."""
         ...
 
 
@@ -165,7 +175,9 @@ class LatentLM(Protocol):
         ...
 
 
-CAPABILITIES: tuple[type, ...] = (CausalLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM)
+CAPABILITIES: tuple[type, ...] = (
+    CountedLM, CausalLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM
+)  # fmt: skip
 """All of them, the ones that say more before the ones that they contain."""
 
 

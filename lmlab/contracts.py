@@ -23,6 +23,7 @@ from lmlab.batches import TokenBatch as TokenBatch
 from lmlab.capabilities import BidirectionalLM as BidirectionalLM
 from lmlab.capabilities import Cache as Cache
 from lmlab.capabilities import CausalLM as CausalLM
+from lmlab.capabilities import CountedLM as CountedLM
 from lmlab.capabilities import EncoderDecoder as EncoderDecoder
 from lmlab.capabilities import Gaussian as Gaussian
 from lmlab.capabilities import LatentLM as LatentLM
@@ -248,7 +249,8 @@ class Optimizer(Protocol):
     """A frozen dataclass of hyper-parameters (which may be tracers) that makes an optax transformation.
 
     One that can use the gradients of certain losses only names them, `LOSSES: ClassVar[tuple[str, ...]]`; one that
-    cannot use gradients that were clipped says `UNCLIPPED: ClassVar[bool] = True`.
+    cannot use gradients that were clipped says `UNCLIPPED: ClassVar[bool] = True`; one that stands for none, beside a
+    model that counts, `COUNTS: ClassVar[bool] = True`.
     """
 
     def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformation:
@@ -409,13 +411,14 @@ for parts that are built later, or inside a traced function.
 """
 
 SUPPLIED: dict[str, tuple[str, ...]] = {
-    "model": ("vocab", "seq_len", "source_len", "dtype", "rngs"),
+    "model": ("vocab", "seq_len", "source_len", "dtype", "rngs", "run_targets"),
     "loss": ("vocab", "special_ids", "labels", "tags", "steps"),
     "schedule": ("steps",),
 }
 """What the program gives to components of a kind, beside their configuration; binding one of these is refused.
 
 vocab: number of token ids. seq_len, source_len: T and S of the training batches. dtype: compute dtype. rngs: nnx.Rngs.
+run_targets: positions of all training batches of the run, in each of which something may be predicted.
 special_ids: ids that stand for no text, by role (`mask`, `end_of_text`, ...). labels, tags: names of the classes of
 examples and of words, by id. steps: length of the run in optimizer steps.
 """

@@ -26,6 +26,8 @@ RULES: Rules = (
     (r"(^|/)(head|pooler|transform|project\w*|logits)/kernel$", ("fsdp", None)),
     (r"(^|/)(position|positions)(/\w+)?$", ()),
     (r"(^|/)(bias|scale)$", ()),
+    # Statistical models: laws of hidden states, and sorted tables.
+    (r"(^|/)(start|transition|emission|grams|counts)$", ()),
 )
 """Trailing axes; the axes before them (the layers of a stack) are not split. First match wins."""
 

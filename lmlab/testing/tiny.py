@@ -190,6 +190,7 @@ def fitting_losses(bindings: dict[str, str]) -> list[str]:
         name
         for name in ([loss.removeprefix("@")] if loss else _first(losses.names(), BASE["experiment.loss"]))
         if (model is None or _can(model, _named(f"@{name}").needs))
+        and (model is None or name in getattr(_named(model), "LOSSES", (name,)))
         and (dataset is None or _read(dataset, _named(f"@{name}").reads))
     ]
 

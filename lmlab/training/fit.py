@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from lmlab.capabilities import capabilities_of, named
 from lmlab.config import build
-from lmlab.contracts import Spec
+from lmlab.contracts import CountedLM, Spec
 from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError
 from lmlab.registry import article, datasets, losses, models, optimizers
@@ -64,6 +64,11 @@ def check_capability(model: Spec, loss: Spec) -> None:
     component: Any = models.get(model.name)
     objective: Any = losses.get(loss.name)
     needs = objective.needs
+    serves = getattr(component, "LOSSES", (loss.name,))
+    if loss.name not in serves:
+        raise ConfigError(
+            f"the model '{model.name}' does not serve the loss '{loss.name}'.\n  losses that fit: {', '.join(serves)}"
+        )
     if not inspect.isclass(component) or issubclass(component, needs):
         return  # what a function makes is known only when it is made: see `check_model`
     raise ConfigError(misfit(loss.name, needs, model.name, component))
@@ -94,6 +99,16 @@ def check_optimizer(experiment: Experiment) -> None:
             f"the optimizer '{name}' cannot use the gradient of the loss '{loss}'.\n  losses that fit: "
             f"{', '.join(serves)}"
         )
+    model: Any = models.get(experiment.model.name)
+    counts = inspect.isclass(model) and issubclass(model, CountedLM)
+    if counts != getattr(component, "COUNTS", False):
+        way_out = "Set experiment.optimizer = @counting" if counts else "Choose an optimizer that learns by gradient"
+        raise ConfigError(
+            f"the model '{experiment.model.name}' {'counts' if counts else 'does not count'}, which the optimizer "
+            f"'{name}' does {'not' if counts else 'only'}. {way_out}. (lmlab list optimizers)"
+        )
+    if counts and experiment.ema is not None:
+        raise ConfigError("experiment.ema: a mean of tables of counts means nothing. Set experiment.ema = None.")
     if getattr(component, "UNCLIPPED", False) and experiment.clip_norm is not None:
         raise ConfigError(
             f"experiment.clip_norm = {experiment.clip_norm} changes the gradient, which the optimizer '{name}' needs "

@@ -219,6 +219,7 @@ class Program:
         lengths = {
             "seq_len": self.experiment.seq_len,
             "source_len": self.experiment.source_len or self.experiment.seq_len,
+            "run_targets": self.experiment.steps * self.experiment.global_batch_size * self.experiment.seq_len,
         }
         model = self._part("model", vocab=self.data.vocab, **lengths, dtype=self.dtype, rngs=rngs)
         make_head = getattr(self.loss, "make_head", None)

@@ -3,7 +3,8 @@
 The order: sums of loss, weight and gradient over the microbatches (`lax.scan`), then over the devices, then one
 division by the total weight, so that the gradient does not depend on how a ragged batch was split; then the global
 norm, clipping, the optimizer, the moving average; and if the loss or the norm is not finite, none of these.
-A step of several updates does this for each of them in turn: see `updates`.
+A step of several updates does this for each of them in turn: see `updates`. A model that counts (`CountedLM`) has a
+step of its own, without any of this.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from lmlab.contracts import Loss, LossOutput, Optimizer
+from lmlab.contracts import CountedLM, Loss, LossOutput, Optimizer
 from lmlab.nn.functional import ModelDef
 from lmlab.nn.layout import on_cpu
 from lmlab.optim.schedules import value_at
@@ -113,6 +114,9 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
       `skipped`. The metrics of a skipped step, `skipped` aside, are (0, 0).
     """
 
+    if isinstance(recipe.model.bind(recipe.model.shapes), CountedLM):
+        return _counting(recipe, axis_name)
+
     def update(recipe: Recipe, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         gradient = _gradient_of(recipe, state.params, state.step)
         keys = row_keys(key, _global_rows(batch, axis_name))
@@ -133,6 +137,22 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
         return update(recipe, state, batch, stream_key(recipe.seed, STEP, state.step))
 
     return in_turn(recipe, update) if recipe.parts else step
+
+
+def _counting(recipe: Recipe, axis_name: str | None) -> Step:
+    """The step of a model that counts: the loss of the batch, then its counts; neither in parts."""
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        if axis_name is not None:
+            batch = jax.lax.all_gather(dict(batch), axis_name, tiled=True)
+        model = recipe.model.bind(state.params)
+        output = jax.tree.map(jnp.float32, LossOutput(*recipe.loss(model, batch, None, state.step)))
+        sums = {**output.metrics, "loss": (output.total, output.weight)}
+        # What has never occurred may be impossible: infinite nats, which no mean survives.
+        metrics = jax.tree.map(lambda x: jnp.where(jnp.isfinite(output.total), x, 0.0), sums)
+        return state._replace(step=state.step + 1, params=model.count(batch)), metrics
+
+    return step
 
 
 def many_steps(step: Step) -> Step:
