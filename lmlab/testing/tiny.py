@@ -98,7 +98,11 @@ class Tiny:
         if self.entry.name == "experiment":
             return self.resolved()
         text = tiny_bindings(self.entry, self._files())
-        own = {key: value for key, value in text.items() if not key.startswith("experiment.")}
+        beside = {"experiment"}  # with what the experiment is told of the components beside this one
+        for key, value in text.items():
+            if key.startswith("experiment."):
+                beside |= set(re.findall(r"@(\w+)", value)) - {self.entry.name}
+        own = {key: value for key, value in text.items() if key.split(".")[0] not in beside}
         return resolve([], _lines(own), root=self.entry.name)
 
     def resolved(self, **experiment: Any) -> Resolved:

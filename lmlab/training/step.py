@@ -150,6 +150,7 @@ def _counting(recipe: Recipe, axis_name: str | None) -> Step:
         sums = {**output.metrics, "loss": (output.total, output.weight)}
         # What has never occurred may be impossible: infinite nats, which no mean survives.
         metrics = jax.tree.map(lambda x: jnp.where(jnp.isfinite(output.total), x, 0.0), sums)
+        metrics["skipped"] = (jnp.zeros(()), jnp.ones(()))
         return state._replace(step=state.step + 1, params=model.count(batch)), metrics
 
     return step
