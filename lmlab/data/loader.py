@@ -49,6 +49,7 @@ class Data:
     ) -> None:
         self.name = name
         self.tokenizer = setting.tokenizer
+        self.special_ids = setting.special_ids
         self.labels = setting.labels
         self.tags = setting.tags
         self._dataset = dataset
@@ -59,11 +60,6 @@ class Data:
     def vocab(self) -> int:
         """Number of ids, V."""
         return cast(Any, self._dataset).vocab if self.tokenizer is None else self.tokenizer.vocab_size
-
-    @property
-    def special_ids(self) -> Mapping[str, int]:
-        """Ids that stand for no text, by role: the tokenizer's, or those of a dataset of ids, which may have none."""
-        return getattr(self._dataset, "special_ids", {}) if self.tokenizer is None else self.tokenizer.special_ids
 
     @functools.cached_property
     def text_tables(self) -> TextTables | None:

@@ -68,6 +68,7 @@ def open_data(
         labels=tuple(getattr(dataset, "labels", ())),
         tags=tuple(getattr(dataset, "tags", ())),
         seed=seed,
+        ids=getattr(dataset, "special_ids", {}),
     )
 
     widths = _widths(buckets, max(seq_len, source_len or 0)) if buckets else ()

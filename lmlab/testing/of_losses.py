@@ -39,15 +39,33 @@ def sums_over_rows_add_up(tiny: Tiny) -> None:
     assert_close(jax.tree.map(lambda *parts: sum(parts), *rows), whole)
 
 
+ANSWERS = {
+    "targets": ("weights", "vocab"),
+    "tags": ("weights", "tags"),
+    "labels": ("weights", "labels"),
+    "starts": ("weights", "places"),
+    "ends": ("weights", "places"),
+    "follows": ("pair_weights", "two"),
+}
+"""What batches hold of what is to be found: the field that weighs it, and what it is one of."""
+
+
 def ignores_what_has_no_weight(tiny: Tiny) -> None:
-    """Targets of weight 0 do not matter."""
+    """Answers of weight 0 do not matter."""
     program = tiny.program()
     params, batch = moved(program.model), ragged(program, B)
-    if "targets" not in batch or "weights" not in batch:
-        raise SkipTest("its batches have no targets with weights")
-    others = jnp.where(batch["weights"] > 0, batch["targets"], (batch["targets"] + 1) % program.data.vocab)
+    time, data = batch["tokens"].shape[-1], program.data
+    counts = {"vocab": data.vocab, "tags": len(data.tags), "labels": len(data.labels), "places": time, "two": 2}
+    others = {}
+    for name, (weights, of) in ANSWERS.items():
+        if name in batch and weights in batch and not (name == "labels" and "tags" in batch):
+            count = counts[of] or batch["tokens"].shape[1]  # of choices, which have no names
+            others[name] = jnp.where(batch[weights] > 0, batch[name], (batch[name] + 1) % count)
+    if not others:
+        raise SkipTest("its batches hold no answers with weights")
+    assert any((others[name] != batch[name]).any() for name in others)
     measure = _function(program)
-    changed = measure(params, {**batch, "targets": others})
+    changed = measure(params, {**batch, **others})
     assert_close(measure(params, batch), changed)
 
 

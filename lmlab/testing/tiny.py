@@ -188,15 +188,20 @@ def _fill(bindings: dict[str, str], folder: Path) -> None:
 
 
 def fitting_losses(bindings: dict[str, str]) -> list[str]:
-    """The losses that fit the experiment's model and dataset, as far as these are chosen; the base's first."""
+    """The losses that fit the experiment's model and dataset, as far as these are chosen; see `_generality`."""
     model, loss, dataset = (bindings.get(f"experiment.{part}") for part in ("model", "loss", "dataset"))
     return [
         name
-        for name in ([loss.removeprefix("@")] if loss else _first(losses.names(), BASE["experiment.loss"]))
+        for name in ([loss.removeprefix("@")] if loss else sorted(losses.names(), key=_generality))
         if (model is None or _can(model, _named(f"@{name}").needs))
         and (model is None or name in getattr(_named(model), "LOSSES", (name,)))
         and (dataset is None or _read(dataset, _named(f"@{name}").reads))
     ]
+
+
+def _generality(loss: str) -> tuple[bool, bool, str]:
+    """The base's loss first, then those that one capability serves: the others leave a model's projection idle."""
+    return (f"@{loss}" != BASE["experiment.loss"], isinstance(_named(f"@{loss}").needs, tuple), loss)
 
 
 def _first(names: list[str], preferred: str) -> list[str]:

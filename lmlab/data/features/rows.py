@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ class Setting:
       labels: of whole examples, by id.
       tags: of words, by id.
       seed: of what a conversion draws.
+      ids: those that stand for no symbol, by role, of a dataset of ids; a tokenizer knows its own.
     """
 
     seq_len: int
@@ -43,6 +44,12 @@ class Setting:
     labels: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     seed: int = 0
+    ids: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """Ids that stand for no text, by role."""
+        return self.ids if self.tokenizer is None else self.tokenizer.special_ids
 
     @property
     def text_tokenizer(self) -> Tokenizer:
@@ -52,14 +59,18 @@ class Setting:
 
     def special(self, role: str, *instead: str) -> int:
         """The id with a role, or the first of the roles `instead` that there is; ConfigError where there is none."""
-        ids = self.text_tokenizer.special_ids
+        ids = self.special_ids
         for known in (role, *instead):
             if known in ids:
                 return ids[known]
-        raise ConfigError(
-            f"the tokenizer has no id for '{role}', which this loss needs; it has {', '.join(ids)}. "
-            f"Add '{role}' to the tokenizer's specials."
+        owner = "the dataset" if self.tokenizer is None else "the tokenizer"
+        way_out = (
+            f"Choose a dataset of ids that has one, or one of text and a tokenizer with '{role}' among its specials."
+            if self.tokenizer is None
+            else f"Add '{role}' to the tokenizer's specials."
         )
+        there = f"; it has {', '.join(ids)}" if ids else ""
+        raise ConfigError(f"{owner} has no id for '{role}', which this loss needs{there}. {way_out}")
 
 
 class Rows(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmlab.contracts import TokenBatch, TokenSequence
+from lmlab.contracts import MaskableBatch, TokenBatch, TokenSequence
 from lmlab.data.features.rows import Batch, Rows, Setting, converts
 from lmlab.errors import DataError
 
@@ -64,20 +64,47 @@ class Sequences:
     def _arrays(self, row: int) -> tuple[np.ndarray, ...]:
         """Tokens, targets, weights and whether there is a token, each (T,)."""
         example = self._examples[row]
+        values = self.values(example)
+        if len(values[0]) > self._setting.seq_len and self._setting.overlong == "refuse":
+            raise DataError(
+                f"{example.source or f'example {row}'}: it has {len(values[0])} tokens to read, and experiment.seq_len "
+                f"is {self._setting.seq_len}. Raise it, or set experiment.overlong = 'cut'."
+            )
+        return tuple(self._padded(field) for field in (*values, np.ones(len(values[0]))))
+
+    def values(self, example: TokenSequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is read, what is to be predicted then, and how much this counts, each (n,)."""
         ids, targets = (
             (example.ids[:-1], example.ids[1:]) if example.targets is None else (example.ids, example.targets)
         )
-        weights = np.ones(len(targets)) if example.weights is None else example.weights
-        if len(ids) > self._setting.seq_len and self._setting.overlong == "refuse":
-            raise DataError(
-                f"{example.source or f'example {row}'}: it has {len(ids)} tokens to read, and experiment.seq_len is "
-                f"{self._setting.seq_len}. Raise it, or set experiment.overlong = 'cut'."
-            )
-        return tuple(self._padded(values) for values in (ids, targets, weights, np.ones(len(ids))))
+        return ids, targets, np.ones(len(targets)) if example.weights is None else example.weights
 
     def _padded(self, values: np.ndarray) -> np.ndarray:
         kept = values[: self._setting.seq_len]
         return np.pad(kept, (0, self._setting.seq_len - len(kept)))
+
+
+class MaskableSequences(Sequences):
+    """As `Sequences`, read whole, for losses that choose themselves what is to be predicted.
+
+    Args:
+      examples: as there; their targets and weights are those of another loss.
+      setting: its `special_ids` are not to be chosen.
+    """
+
+    def __init__(self, examples: Sequence[TokenSequence], setting: Setting) -> None:
+        super().__init__(examples, setting)
+        self._special = list(setting.special_ids.values())
+
+    def values(self, example: TokenSequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The ids, twice, and which may be chosen, each (n,)."""
+        return example.ids, example.ids, ~np.isin(example.ids, self._special)
+
+    def gather(self, rows: np.ndarray, places: np.ndarray | None = None) -> Batch:
+        """Batch of `tokens`, `segment_ids`, `weights` and `word_starts`, each (B, T)."""
+        batch = super().gather(rows)
+        del batch["targets"]
+        return {**batch, "word_starts": batch["weights"] > 0}
 
 
 @converts(TokenSequence, TokenBatch)
@@ -91,3 +118,17 @@ def sequences_to_tokens(examples: Sequence[TokenSequence], setting: Setting, tra
       segment_ids = [[1 1 0], [1 1 0]]
     """
     return Sequences(examples, setting)
+
+
+@converts(TokenSequence, MaskableBatch)
+def sequences_to_maskable(examples: Sequence[TokenSequence], setting: Setting, training: bool) -> Rows:
+    """Sequences of ids, one to a row, of which a loss masks any but the dataset's special ids; each id is a word.
+
+    Example: TokenSequence(ids(8, 5, 6)), TokenSequence(ids(8, 7)), ids={"begin": 8, "mask": 9}, seq_len=4
+      tokens      = [[8 5 6 0], [8 7 0 0]]
+      segment_ids = [[1 1 1 0], [1 1 0 0]]
+      weights     = [[0 1 1 0], [0 1 0 0]]
+      word_starts = [[0 1 1 0], [0 1 0 0]]
+    """
+    setting.special("mask")
+    return MaskableSequences(examples, setting)
