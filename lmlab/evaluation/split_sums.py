@@ -1,8 +1,8 @@
-"""Sums over the batches of a split: the loop that evaluators share."""
+"""Sums over the batches of a split, or what there is for each of its rows: the loop that evaluators share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -53,20 +53,39 @@ class SplitSums:
 
     def __call__(self, state: State) -> Any:
         """The tree of sums, float64 or int64, at the averaged parameters of the state, where it has such."""
+        summed: Any = None
+        for part in self.parts(state):
+            part = jax.tree.map(_wide, part)
+            summed = part if summed is None else jax.tree.map(np.add, summed, part)
+        return summed
+
+    def parts(self, state: State) -> Iterator[Any]:
+        """What the compiled function gives for each batch, on the host, in the order of the split."""
         data, partitioner = self.program.data.split(self.split), self.program.partitioner
         rows = partitioner.rows(self.program.experiment.global_batch_size)
         count = len(data) if self.batches is None else min(len(data), self.batches)
         waiting: list[Any] = []
-        summed: Any = None
         # Evenly over the split: its first batches are its first documents, and may be of one kind.
         for done, index in enumerate((i * len(data) // count for i in range(count)), start=1):
             waiting.append(self.compiled(state, partitioner.place(data.batch(index, rows))))
             if len(waiting) == IN_FLIGHT or done == count:
-                for part in jax.device_get(waiting):
-                    part = jax.tree.map(_wide, part)
-                    summed = part if summed is None else jax.tree.map(np.add, summed, part)
+                yield from jax.device_get(waiting)
                 waiting = []
-        return summed
+
+
+class SplitRows(SplitSums):
+    """What a function gives for each row of a split, or of some of its batches, at a state: see `parts`.
+
+    Args:
+      program, split, batches: as in `SplitSums`.
+      function: `(params, batch) -> tree of arrays`, rows first. It returns what tells rows that fill up the last batch
+        (of weight 0) from others, and whatever of the batch is needed: each process reads a part of it only.
+    """
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        """The program for one batch."""
+        return self.program.compile_rows(self._function, self.program.abstract_batch)
 
 
 def _wide(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from lmlab.contracts import LossOutput
+
 Sums = TypeVar("Sums")
+
+NEVER = -1e30
+"""The score of what cannot be chosen: finite, so that differences of two such are."""
 
 
 def at_ids(logits: Float[Array, "N V"], ids: Int[Array, " N"]) -> Float[Array, " N"]:
@@ -69,6 +74,41 @@ def sums_over_chosen(
         return jax.tree.map(jnp.add, sums, more), None
 
     return jax.lax.scan(jax.checkpoint(turn, prevent_cse=False), zeros, pieces)[0]
+
+
+def class_sums(
+    logits: Float[Array, "N C"],
+    ids: Int[Array, " N"],
+    weights: Float[Array, " N"],
+    *,
+    there: Bool[Array, "N C"] | None = None,
+    label_smoothing: Any = 0.0,
+) -> LossOutput:
+    """Cross-entropy of classes in nats, with the metrics `nats` (without smoothing) and `accuracy`.
+
+    A class that no training example has (-1) is never predicted, so that it counts as an error; there is no
+    probability of it, so that it does not count in the loss.
+
+    Args:
+      logits: scores of the classes, float32.
+      ids: the right ones.
+      weights: how much each counts.
+      there: which classes can be chosen; None: all.
+      label_smoothing: share of each target given to all classes that can be chosen alike.
+    """
+    shares = jnp.ones(logits.shape) if there is None else there.astype(jnp.float32)
+    logits = logits if there is None else jnp.where(there, logits, NEVER)
+    log_z = jax.nn.logsumexp(logits, -1)
+    nats = log_z - at_ids(logits, ids)
+    total = nats
+    if not is_zero(label_smoothing):
+        mean = (logits * shares).sum(-1) / jnp.maximum(shares.sum(-1), 1)
+        total = total + label_smoothing * (log_z - mean - nats)
+    known = jnp.where(ids >= 0, weights, 0)
+    weight = known.sum()
+    right = jnp.where(logits.argmax(-1) == ids, weights, 0).sum()
+    metrics = {"nats": (jnp.where(known > 0, nats * known, 0).sum(), weight), "accuracy": (right, weights.sum())}
+    return LossOutput(jnp.where(known > 0, total * known, 0).sum(), weight, metrics)
 
 
 def is_zero(number: Any) -> bool:

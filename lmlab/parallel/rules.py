@@ -28,6 +28,7 @@ RULES: Rules = (
     (r"(^|/)(bias|scale)$", ()),
     # Statistical models: laws of hidden states, and sorted tables.
     (r"(^|/)(start|transition|emission|grams|counts)$", ()),
+    (r"(^|/)chain/(transitions|first|last)$", ()),
 )
 """Trailing axes; the axes before them (the layers of a stack) are not split. First match wins."""
 

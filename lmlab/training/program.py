@@ -209,6 +209,23 @@ class Program:
 
         return self.partitioner.compile(evaluate, self.abstract_state, batch)
 
+    def compile_rows(
+        self, function: Callable[[Params, Mapping[str, Array]], Any], batch: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> Compiled:
+        """A compiled `(running state, placed batch) -> rows` with all rows of the global batch, on every device.
+
+        Args:
+          function: `(params, batch) -> tree of arrays`, whose first axis is that of the rows that it is given.
+          batch: as in `compile_evaluation`.
+        """
+        axis_name = self.partitioner.axis_name
+
+        def evaluate(state: State, batch: Mapping[str, Array]) -> Any:
+            rows = function(averaged_params(state), batch)
+            return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
+
+        return self.partitioner.compile(evaluate, self.abstract_state, batch)
+
     def _compile(self, step: Callable[..., Any], width: int | None = None) -> Compiled:
         """`step`, or `steps_per_dispatch` of them in one program, for batches of a width."""
         dispatch = many_steps(step) if self.leading else step

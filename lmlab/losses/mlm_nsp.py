@@ -1,0 +1,71 @@
+"""BERT's pre-training: masked tokens, and whether one passage follows another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from flax import nnx
+from jax import Array
+from jaxtyping import Int, Key
+
+from lmlab.contracts import LossOutput, SentencePairBatch
+from lmlab.losses.cross_entropy import class_sums
+from lmlab.losses.mlm import MaskedLM
+from lmlab.nn.heads import Classifier, pooled
+from lmlab.ranges import NonNegative
+from lmlab.registry import losses
+
+
+@losses.register("mlm_nsp")
+@dataclass(frozen=True)
+class MaskedNextSentence(MaskedLM):
+    """Cross-entropy of masked tokens (see `mlm`), and of whether the second passage follows the first, in nats.
+
+    Devlin et al. 2019, section 3.1. Both are found from one reading of the masked row: the second from its one vector
+    (the model's own pooler, else the mean of its states). There the loss is the mean over the tokens plus the mean over
+    the rows. Here every token and every row counts the same wherever it stands: a row as `tokens_per_row` tokens, which
+    comes to the paper's sum where that many are chosen from a row on average.
+
+    Needs: BidirectionalLM, and a batch as that of `mlm` with `type_ids`, `follows` and `pair_weights` (B,).
+    Metrics: those of `mlm`; `next_nats` and `next_accuracy` per row.
+
+    Args:
+      vocab: number of token ids, V (given by the data).
+      special_ids: ids that stand for no text (given by the data).
+      rate, keep, random, whole_words, span, chunk: see `mlm`.
+      tokens_per_row: how many chosen tokens a row's second question counts as; 0 leaves it out of the loss. 20 is what
+        BERT masked at most in its rows of 128.
+
+    Raises:
+      ConfigError: as `mlm`.
+    """
+
+    reads: ClassVar[type] = SentencePairBatch
+    TINY: ClassVar[str] = """
+    experiment.dataset = @text_files
+    experiment.tokenizer = @bytes
+    experiment.seq_len = 23
+    bytes.specials = ("mask", "separator", "classify")
+    """
+
+    tokens_per_row: NonNegative = 20.0
+
+    def make_head(self, width: int, rngs: nnx.Rngs) -> Classifier:
+        """The layer over the row's vector."""
+        return Classifier(width, 2, rngs=rngs)
+
+    def __call__(
+        self, model: Any, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
+    ) -> LossOutput:
+        """Sums over the chosen tokens and the rows; `keys` choose them, and switch the model's dropout on."""
+        tokens, chosen = self.masked(batch, keys)
+        segments = batch["segment_ids"]
+        states = model.encode(tokens, segment_ids=segments, type_ids=batch["type_ids"], keys=keys)
+        of_tokens = self.sums(model, states, batch, chosen)
+        logits = model.task_head(pooled(model, states, segments), keys)
+        of_rows = class_sums(logits, batch["follows"], batch["pair_weights"])
+        metrics = {f"next_{name}": pair for name, pair in of_rows.metrics.items()}
+        total = of_tokens.total + self.tokens_per_row * of_rows.total
+        return LossOutput(total, of_tokens.weight, {**of_tokens.metrics, **metrics})
