@@ -107,7 +107,7 @@ class Totals:
             frames.add(np.ones_like(both), both, is_sentence)
         if self._spans is not None:
             theirs, ours = (self._sentences(ids, there) for ids in (gold, tags))
-            self._spans.add(theirs, ours, [float(counts) for counts in is_sentence])
+            self._spans.add(theirs, ours, np.asarray(is_sentence, float).tolist())
 
     def result(self) -> dict[str, float]:
         """The metrics; those of what does not occur are left out."""

@@ -24,9 +24,9 @@ class MaskedNextSentence(MaskedLM):
     """Cross-entropy of masked tokens (see `mlm`), and of whether the second passage follows the first, in nats.
 
     Devlin et al. 2019, section 3.1. Both are found from one reading of the masked row: the second from its one vector
-    (the model's own pooler, else the mean of its states). There the loss is the mean over the tokens plus the mean over
-    the rows. Here every token and every row counts the same wherever it stands: a row as `tokens_per_row` tokens, which
-    comes to the paper's sum where that many are chosen from a row on average.
+    (the model's own pooler, else the mean of its states). There, the loss is the mean over the tokens plus the mean
+    over the rows. Here, sums are divided once by the number of chosen tokens; so a row counts as many tokens as are
+    chosen from it on average, `rate` times those that may be, which makes a mean over the rows by their lengths.
 
     Needs: BidirectionalLM, and a batch as that of `mlm` with `type_ids`, `follows` and `pair_weights` (B,).
     Metrics: those of `mlm`; `next_nats` and `next_accuracy` per row.
@@ -35,8 +35,7 @@ class MaskedNextSentence(MaskedLM):
       vocab: number of token ids, V (given by the data).
       special_ids: ids that stand for no text (given by the data).
       rate, keep, random, whole_words, span, chunk: see `mlm`.
-      tokens_per_row: how many chosen tokens a row's second question counts as; 0 leaves it out of the loss. 20 is what
-        BERT masked at most in its rows of 128.
+      next_weight: of the second question's mean against the first one's.
 
     Raises:
       ConfigError: as `mlm`.
@@ -50,7 +49,7 @@ class MaskedNextSentence(MaskedLM):
     bytes.specials = ("mask", "separator", "classify")
     """
 
-    tokens_per_row: NonNegative = 20.0
+    next_weight: NonNegative = 1.0
 
     def make_head(self, width: int, rngs: nnx.Rngs) -> Classifier:
         """The layer over the row's vector."""
@@ -67,5 +66,7 @@ class MaskedNextSentence(MaskedLM):
         logits = model.task_head(pooled(model, states, segments), keys)
         of_rows = class_sums(logits, batch["follows"], batch["pair_weights"])
         metrics = {f"next_{name}": pair for name, pair in of_rows.metrics.items()}
-        total = of_tokens.total + self.tokens_per_row * of_rows.total
+        as_tokens = self.rate * (batch["weights"] > 0).sum(1)
+        by_length = class_sums(logits, batch["follows"], batch["pair_weights"] * as_tokens)
+        total = of_tokens.total + self.next_weight * by_length.total
         return LossOutput(total, of_tokens.weight, {**of_tokens.metrics, **metrics})

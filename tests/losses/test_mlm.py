@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from encoders import Bag
+from encoders import Bag, PooledBag
 from flax import nnx
 
 from lmlab.errors import ConfigError
 from lmlab.losses.cross_entropy import at_ids
 from lmlab.losses.mlm import MaskedLM
+from lmlab.losses.mlm_nsp import MaskedNextSentence
 from lmlab.nn.randomness import keys_for
 
 B, T, V = 7, 23, 19
@@ -127,6 +128,34 @@ def test_whole_words_and_spans_are_chosen_where_asked() -> None:
             assert len(set(chosen[b][inside].tolist())) < 2
     alone, spans = (np.asarray(loss(rate=0.4, span=span).masked(rows, KEYS)[1]) for span in (None, 5.0))
     assert np.diff(spans.astype(int)).astype(bool).sum() < 0.7 * np.diff(alone.astype(int)).astype(bool).sum()
+
+
+def test_the_next_sentence_is_found_from_the_same_reading() -> None:
+    """And a row counts as many tokens as are chosen from it on average."""
+    objective = MaskedNextSentence(V, SPECIAL, rate=0.3, next_weight=0.5)
+
+    def make() -> Any:
+        model = PooledBag(V, nnx.Rngs(0), width=5)
+        model.task_head = objective.make_head(5, nnx.Rngs(1))
+        return model
+
+    model, rows = nnx.jit(make)(), batch()
+    types = (jnp.arange(T) > 4) & (rows["segment_ids"] > 0)
+    follows, there = jnp.array([1, 0, 1, 1, 0, 0, 1]), jnp.array([1, 1, 1, 0, 1, 1, 1.0])
+    more = {"type_ids": types.astype(jnp.int32), "follows": follows, "pair_weights": there}
+    output = jax.jit(lambda: objective(model, {**rows, **more}, None, jnp.int32(0)))()
+    read, chosen = objective.masked(rows, None)
+    states = jax.jit(model.encode)(read, segment_ids=rows["segment_ids"], type_ids=more["type_ids"])
+    masked = objective.sums(model, states, rows, chosen)
+    layer = model.task_head.logits
+    logits = np.asarray(model.pool(states)) @ np.asarray(layer.kernel[...], np.float64) + np.asarray(layer.bias[...])
+    nats = np.log(np.exp(logits).sum(-1)) - logits[np.arange(B), follows]
+    expected = 0.3 * np.asarray(rows["weights"]).sum(1)
+    assert float(output.weight) == np.asarray(chosen).sum()
+    wanted = float(masked.total) + 0.5 * (nats * expected * np.asarray(there)).sum()
+    assert float(output.total) == pytest.approx(wanted, rel=1e-5)
+    assert float(output.metrics["next_nats"][0]) == pytest.approx((nats * np.asarray(there)).sum(), rel=1e-5)
+    assert float(output.metrics["next_accuracy"][1]) == 6
 
 
 def test_what_cannot_be_masked_is_refused_with_the_way_out() -> None:
