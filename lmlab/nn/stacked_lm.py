@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -169,10 +168,10 @@ class StackedLM(nnx.Module):
         Raises:
           ConfigError: there is no learned position for that many tokens.
         """
-        places = math.inf if self.positions is None else self.positions.embedding.shape[0]
-        if length > places:
+        limit = self.positions.limit
+        if limit is not None and length > limit:
             raise ConfigError(
-                f"a model with learned positions reads at most experiment.seq_len = {places} tokens, not {length}. "
+                f"a model with learned positions reads at most experiment.seq_len = {limit} tokens, not {length}. "
                 "Ask for fewer, or train with a greater seq_len."
             )
         one = self.blocks.mixer.init_cache(batch, length)

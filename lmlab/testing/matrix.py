@@ -29,6 +29,7 @@ from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError, LmlabError
 from lmlab.registry import article, losses, models
 from lmlab.testing.tiny import BASE, tiny_bindings, with_parts, write_files
+from lmlab.training.fit import counts_without
 from lmlab.training.program import Program
 
 TEXT = {
@@ -82,6 +83,8 @@ def misfit(model: str, loss: str) -> str | None:
     component: Any = models.get(model)
     needs = component_of(loss).needs
     if issubclass(component, needs):
+        if counts_without(component, component_of(loss)):
+            return f"'{loss}' has parameters of its own, which '{model}', a CountedLM, does not learn"
         return None
     has = " and ".join(article(c.__name__) for c in capabilities_of(component)) or "nothing that a loss asks for"
     return f"'{loss}' needs {article(named(needs))}; '{model}' is {has}"
