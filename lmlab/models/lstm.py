@@ -26,6 +26,10 @@ class LSTM(RecurrentLM):
       width: hidden size D of every layer, and of the embedding.
       layers: number of layers L.
       dropout: probability of zeroing a non-recurrent connection, in [0, 1).
+      locked_dropout: one mask for all steps of a row (variational dropout: Gal & Ghahramani 2016, arXiv:1512.05287;
+        AWD-LSTM, arXiv:1708.02182, section 4.2); False draws one for every step.
+      embedding_dropout: probability of zeroing a word's embedding, wherever in a row it stands, in [0, 1)
+        (AWD-LSTM, section 4.3).
       tie_embeddings: project with the transposed embedding (Press & Wolf 2017, arXiv:1608.05859).
       init_scale: kernels and embeddings are uniform in [-init_scale, init_scale]; 0.1, 0.05 and 0.04 in the
         small, medium and large models of the paper.
@@ -46,6 +50,8 @@ class LSTM(RecurrentLM):
         width: Count = 512,
         layers: Count = 2,
         dropout: ProperFraction = 0.0,
+        locked_dropout: bool = False,
+        embedding_dropout: ProperFraction = 0.0,
         tie_embeddings: bool = False,
         init_scale: NonNegative = 0.05,
         forget_bias: float = 1.0,
@@ -57,5 +63,6 @@ class LSTM(RecurrentLM):
 
         super().__init__(
             vocab, dtype, rngs, layer, width=width, layers=layers, dropout=dropout, tie_embeddings=tie_embeddings,
-            init_scale=init_scale, scan=scan, remat=remat,
+            init_scale=init_scale, scan=scan, remat=remat, locked_dropout=locked_dropout,
+            embedding_dropout=embedding_dropout,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Key
 
-from lmlab.nn.dropout import Dropout, Rate
+from lmlab.nn.dropout import Dropout, LockedDropout, Rate, WordDropout
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Linear, uniform
 from lmlab.nn.recurrence import Marks
@@ -35,6 +35,8 @@ class RecurrentLM(nnx.Module):
       tie_embeddings: project with the transposed embedding.
       init_scale: embedding and head are uniform in [-init_scale, init_scale].
       scan, remat: see `nn.stack`.
+      locked_dropout: one mask of `dropout` for all steps of a row.
+      embedding_dropout: probability of zeroing a word's vector wherever in a row it stands.
     """
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"scan", "remat"})
@@ -53,10 +55,13 @@ class RecurrentLM(nnx.Module):
         init_scale: float | Array,
         scan: bool,
         remat: Remat,
+        locked_dropout: bool = False,
+        embedding_dropout: Rate = 0.0,
     ) -> None:
         self.dtype, self.width, self.layers, self.scan, self.remat = dtype, width, layers, scan, remat
         self.embedding = Embedding(vocab, width, uniform(init_scale), rngs=rngs)
-        self.dropout = Dropout(dropout)
+        self.dropout = LockedDropout(dropout) if locked_dropout else Dropout(dropout)
+        self.word_dropout = WordDropout(embedding_dropout)
         self.blocks = make_stack(make_layer, layers, rngs)
         self.head = None if tie_embeddings else Linear(width, vocab, uniform(init_scale), rngs=rngs)
 
@@ -84,7 +89,10 @@ class RecurrentLM(nnx.Module):
         del positions
         state = self.init_cache(tokens.shape[0], 0) if cache is None else cache
         marks = Marks.of_documents(segment_ids) if cache is None else Marks.of_reading(segment_ids)
-        x = self._drop(self.embedding(tokens.T, self.dtype), keys, 0)
+        x = self.embedding(tokens.T, self.dtype)
+        if not self.word_dropout.off:
+            x = self.word_dropout.of_words(x.swapaxes(0, 1), tokens, keys, self.layers + 1).swapaxes(0, 1)
+        x = self._drop(x, keys, 0)
 
         def body(layer: Layer, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
             index, state = at

@@ -35,7 +35,8 @@ def _parameters(tied: bool) -> dict[str, jax.Array]:
         fresh = lstm(tie_embeddings=tied).init(key)
         return {path: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape) for path, x in fresh.items()}
 
-    return make(jax.random.key(0))
+    with jax.ensure_compile_time_eval():  # it may be first called inside of a traced function
+        return make(jax.random.key(0))
 
 
 def parameters(model: ModelDef[LSTM]) -> dict[str, jax.Array]:
@@ -153,8 +154,9 @@ def test_packed_documents_have_the_loss_and_gradient_that_they_have_apart() -> N
     assert_same(loss_and_gradient(lstm(), packed), loss_and_gradient(lstm(), pieces))
 
 
-def test_dropout_of_a_row_does_not_depend_on_its_batch() -> None:
-    read, keys = reader(lstm(dropout=0.3)), jax.random.split(jax.random.key(5), B)
+@pytest.mark.parametrize("more", [{}, {"locked_dropout": True, "embedding_dropout": 0.4}], ids=["plain", "awd"])
+def test_dropout_of_a_row_does_not_depend_on_its_batch(more: dict[str, Any]) -> None:
+    read, keys = reader(lstm(dropout=0.3, **more)), jax.random.split(jax.random.key(5), B)
     whole = read(tokens(), keys=keys)[0]
     parts = [read(tokens()[rows], keys=keys[rows])[0] for rows in (slice(0, 1), slice(1, B))]
     np.testing.assert_allclose(whole, jnp.concatenate(parts), atol=1e-6)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmlab.nn.dropout import Dropout
+from lmlab.nn.dropout import Dropout, LockedDropout, WordDropout
 
 B, T, D = 5, 7, 11
 
@@ -48,3 +48,25 @@ def test_a_traced_rate_gives_the_mask_of_the_number() -> None:
     traced = jax.jit(jax.vmap(lambda rate: Dropout(rate)(x, keys(), 1)))(rates)
     for rate, y in zip([0.0, 0.25, 0.6], traced, strict=True):
         np.testing.assert_allclose(y, Dropout(rate)(x, keys(), 1), rtol=1e-6)
+
+
+def test_a_locked_mask_is_that_of_all_steps_and_one_of_the_row() -> None:
+    keys, x = jax.random.split(jax.random.key(1), 3), jnp.arange(1.0, 3 * 7 * 11 + 1).reshape(3, 7, 11)
+    kept = LockedDropout(0.4)(x, keys, 2) / x
+    np.testing.assert_allclose(kept, jnp.broadcast_to(kept[:, :1], x.shape), rtol=1e-6)
+    assert set(np.unique(np.round(kept * 0.6, 4)).tolist()) == {0.0, 1.0}
+    assert not np.array_equal(kept[0], kept[1])
+    np.testing.assert_allclose(LockedDropout(0.4)(x[1:2], keys[1:2], 2)[0], (kept * x)[1], rtol=1e-6)
+
+
+def test_a_dropped_word_is_dropped_wherever_in_the_row_it_stands() -> None:
+    tokens = jax.random.randint(jax.random.key(2), (5, 41), 0, 13)
+    keys, x = jax.random.split(jax.random.key(3), 5), jnp.ones((5, 41, 2))
+    kept = np.asarray(WordDropout(0.3).of_words(x, tokens, keys, 1))
+    assert set(np.unique(kept)) == {0.0, np.float32(1 / np.float32(0.7))}
+    for row in range(5):
+        for token in range(13):
+            assert len(np.unique(kept[row][np.asarray(tokens[row]) == token])) <= 1
+    many = WordDropout(0.3).of_words(jnp.ones((1, 4001, 1)), jnp.arange(4001)[None], keys[:1], 1)
+    assert abs(float((many == 0).mean()) - 0.3) < 0.03
+    assert WordDropout(0.3).of_words(x, tokens, None, 1) is x
