@@ -117,6 +117,9 @@ class Loss(Protocol):
 
     The evaluators and hooks of an experiment that names none are those that its loss does: `EVALUATORS` and `HOOKS`,
     tuples of names; without them `held_out`, which reports the loss's own metrics, and no hook.
+
+    One that compares rows with each other has `together: int`: blocks of so many consecutive rows of the global batch,
+    which microbatches and devices do not split.
     """
 
     needs: ClassVar[type | tuple[type, ...]]

@@ -30,12 +30,14 @@ def gives_float32_sums(tiny: Tiny) -> None:
 
 
 def sums_over_rows_add_up(tiny: Tiny) -> None:
-    """The sums over a batch are the sums over its rows, however many targets each row has."""
+    """The sums over a batch are the sums over its rows (over the blocks of rows that are compared with each other)."""
     program = tiny.program()
-    params, batch = moved(program.model), ragged(program, B)
+    block = getattr(program.loss, "together", 1)
+    params, batch = moved(program.model), ragged(program, _rows(program))
     measure = _function(program)
     whole = measure(params, batch)
-    rows = [measure(params, {name: values[b : b + 1] for name, values in batch.items()}) for b in range(B)]
+    parts = [slice(b * block, (b + 1) * block) for b in range(B)]
+    rows = [measure(params, {name: values[part] for name, values in batch.items()}) for part in parts]
     assert_close(jax.tree.map(lambda *parts: sum(parts), *rows), whole)
 
 
@@ -53,7 +55,7 @@ ANSWERS = {
 def ignores_what_has_no_weight(tiny: Tiny) -> None:
     """Answers of weight 0 do not matter."""
     program = tiny.program()
-    params, batch = moved(program.model), ragged(program, B)
+    params, batch = moved(program.model), ragged(program, _rows(program))
     time, data = batch["tokens"].shape[-1], program.data
     counts = {"vocab": data.vocab, "tags": len(data.tags), "labels": len(data.labels), "places": time, "two": 2}
     others = {}
@@ -72,7 +74,7 @@ def ignores_what_has_no_weight(tiny: Tiny) -> None:
 def is_the_same_without_jit(tiny: Tiny) -> None:
     """Compiled and op by op, the sums are the same."""
     program = tiny.program()
-    params, batch = moved(program.model), ragged(program, B)
+    params, batch = moved(program.model), ragged(program, _rows(program))
     eager = program.loss(program.model.bind(params), batch, None, jnp.zeros((), jnp.int32))
     compiled = _function(program)(params, batch)
     assert_close(compiled, LossOutput(*eager))
@@ -83,7 +85,7 @@ def takes_traced_numbers(tiny: Tiny) -> None:
     program = tiny.program()
     spec: Spec = program.experiment.loss
     numbers = {name: value for name, value in spec.kwargs.items() if isinstance(value, float)}
-    params, batch = moved(program.model), ragged(program, B)
+    params, batch = moved(program.model), ragged(program, _rows(program))
 
     @jax.jit
     def traced(given: Mapping[str, Any]) -> LossOutput:
@@ -112,13 +114,18 @@ def ragged(program: Program, rows: int) -> dict[str, Array]:
     return batch
 
 
+def _rows(program: Program) -> int:
+    """B, or as many blocks of rows that are compared with each other."""
+    return B * getattr(program.loss, "together", 1)
+
+
 def _function(program: Program) -> Any:
     step = jnp.zeros((), jnp.int32)
     return jax.jit(lambda params, batch: LossOutput(*program.loss(program.model.bind(params), batch, None, step)))
 
 
 def _evaluated(program: Program) -> LossOutput:
-    return _function(program)(moved(program.model), ragged(program, B))
+    return _function(program)(moved(program.model), ragged(program, _rows(program)))
 
 
 LAWS = (

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from lmlab.capabilities import capabilities_of, named
 from lmlab.config import build
-from lmlab.contracts import CountedLM, Spec
+from lmlab.contracts import CountedLM, Partitioner, Spec
 from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError
 from lmlab.registry import article, datasets, losses, models, optimizers
@@ -193,6 +193,21 @@ def check_model(loss: Any, loss_name: str, model: Any, model_name: str) -> None:
     """As `check_capability`, for a model that exists (abstractly)."""
     if not isinstance(model, loss.needs):
         raise ConfigError(misfit(loss_name, loss.needs, model_name, type(model)))
+
+
+def check_together(experiment: Experiment, loss: Any, partitioner: Partitioner) -> None:
+    """ConfigError where devices or microbatches would split rows that the loss compares with each other."""
+    rows, together = experiment.global_batch_size, getattr(loss, "together", 1)
+    if together == 1:
+        return
+    try:
+        partitioner.check(rows // together if rows % together == 0 else 0, experiment.microbatches)
+    except ConfigError:
+        raise ConfigError(
+            f"the loss '{experiment.loss.name}' compares blocks of {together} rows, which microbatches and devices may "
+            f"not split, and experiment.global_batch_size = {rows} is no multiple of {together} × microbatches "
+            f"({experiment.microbatches}) × devices. Make it one, or choose a smaller {experiment.loss.name}.group."
+        ) from None
 
 
 def misfit(loss: str, needs: type | tuple[type, ...], model: str, component: type) -> str:

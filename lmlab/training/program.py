@@ -20,7 +20,7 @@ from lmlab.nn.states import states_width
 from lmlab.registry import losses
 from lmlab.training.cost import matmul_flops
 from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard, Update
-from lmlab.training.fit import check_experiment, check_model, paths_of
+from lmlab.training.fit import check_experiment, check_model, check_together, paths_of
 from lmlab.training.randomness import INIT, stream_key
 from lmlab.training.state import State, averaged_params
 from lmlab.training.step import Recipe, make_init, make_step, many_steps
@@ -78,6 +78,7 @@ class Program:
         self.partitioner.check(self.experiment.global_batch_size, self.experiment.microbatches)
         self.data = self._open_data(saved_tokenizer)
         self.loss: Loss = self._part("loss", **self.facts)
+        check_together(self.experiment, self.loss, self.partitioner)
         self.dtype = compute_dtype(self.experiment.compute_dtype)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)

@@ -120,7 +120,8 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
     def update(recipe: Recipe, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         gradient = _gradient_of(recipe, state.params, state.step)
         keys = row_keys(key, _global_rows(batch, axis_name))
-        sums = _accumulate(gradient, state.params, batch, keys, microbatches)
+        together = getattr(recipe.loss, "together", 1)
+        sums = _accumulate(gradient, state.params, batch, keys, microbatches, together)
         if axis_name is not None:
             sums = jax.lax.psum(sums, axis_name)
         gradient_sums, output = sums
@@ -189,15 +190,21 @@ def _gradient_of(recipe: Recipe, params: Params, step: Int[Array, ""]) -> Callab
 
 
 def _accumulate(
-    gradient: Callable[[Batch, Array], Sums], params: Params, batch: Batch, keys: Array, microbatches: int
+    gradient: Callable[[Batch, Array], Sums],
+    params: Params,
+    batch: Batch,
+    keys: Array,
+    microbatches: int,
+    together: int = 1,
 ) -> Sums:
     if microbatches == 1:
         return gradient(batch, keys)
 
     def interleaved(x: Array) -> Array:
         # Part m holds rows m, m+M, m+2M, ...: where rows lie over devices in blocks, each part does too, and
-        # nothing has to move.
-        return x.reshape(len(x) // microbatches, microbatches, *x.shape[1:]).swapaxes(0, 1)
+        # nothing has to move. A row here is a block of them, where the loss compares such.
+        parts = x.reshape(-1, microbatches, together, *x.shape[1:]).swapaxes(0, 1)
+        return parts.reshape(microbatches, -1, *x.shape[1:])
 
     def add(sums: Params, part: tuple[Batch, Array]) -> tuple[Params, LossOutput]:
         more, output = gradient(*part)
