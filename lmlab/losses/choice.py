@@ -39,6 +39,10 @@ class Choice:
 
     needs: ClassVar[tuple[type, ...]] = (TokenEncoder, CausalLM)
     reads: ClassVar[type] = ChoiceBatch
+    TINY: ClassVar[str] = """
+    experiment.dataset = @choices_jsonl
+    experiment.seq_len = 31
+    """
 
     label_smoothing: ProperFraction = 0.0
     dropout: ProperFraction = 0.1

@@ -25,6 +25,7 @@ from lmlab.capabilities import capabilities_of, named
 from lmlab.cli.configuration import add_plugins
 from lmlab.cli.table import print_heading, print_table
 from lmlab.config import resolve
+from lmlab.contracts import ChoiceBatch
 from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError, LmlabError
 from lmlab.registry import article, losses, models
@@ -49,6 +50,8 @@ DATASETS: dict[type, dict[str, str]] = {
     kinds.TokenSequence: {"experiment.dataset": "@hmm_source"},
 }
 """A dataset of each kind of examples that is here without being fetched, and the tokenizer that goes with it."""
+CHOICES = {"experiment.dataset": "@choices_jsonl", **TEXT, "experiment.seq_len": "37"}
+"""The same for questions of which the answer is one of several choices."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def train_cell(cell: Cell, folder: Path) -> float:
 def bindings(cell: Cell, folder: Path) -> dict[str, str]:
     """The experiment of a cell, as gin text by key: three names, and the smallest sizes of what they name."""
     write_files(folder)
-    chosen = {**DATASETS[cell.example], "experiment.model": f"@{cell.model}", "experiment.loss": f"@{cell.loss}"}
+    data = CHOICES if component_of(cell.loss).reads is ChoiceBatch else DATASETS[cell.example]
+    chosen = {**data, "experiment.model": f"@{cell.model}", "experiment.loss": f"@{cell.loss}"}
     own: dict[str, str] = {}
     for entry in (models.entry(cell.model), losses.entry(cell.loss)):
         own |= {key: value for key, value in tiny_bindings(entry, folder).items() if not _of_data(key)}

@@ -13,8 +13,8 @@ Needed are values for required parameters, and sizes that compile in a second; d
 binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
 `{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11),
 `tokenizer.json` (bytes, as Hugging Face writes such a file); with `rows.jsonl`, `pairs.tsv`, `messages.po`,
-`tagged.conll`, `documents.txt` (a sentence to a line) and `questions.json`, each of 41 short examples; with a table
-`synonyms.tsv`; and with two stores of the documents, `prepared` (in bytes) and `prepared_examples`.
+`tagged.conll`, `documents.txt` (a sentence to a line), `questions.json` and `choices.jsonl`, each of 41 short examples;
+with a table `synonyms.tsv`; and with two stores of the documents, `prepared` (in bytes) and `prepared_examples`.
 """
 
 from __future__ import annotations
@@ -279,10 +279,17 @@ def _write_rows(folder: Path) -> None:
         "messages.po": "\n".join(f'msgid "{n} lazy dogs\\n"\nmsgstr "chiens paresseux : {n}\\n"\n' for n in numbers),
         "tagged.conll": "\n".join(f"The DT O\n{n} CD O\nlazy JJ B-DOG\ndogs NNS I-DOG\n" for n in numbers),
         "documents.txt": "\n\n".join(f"The fox {n}\njumps over {n}\nlazy dogs." for n in numbers),
+        "choices.jsonl": "".join(json.dumps(_choice(n)) + "\n" for n in numbers),
         "questions.json": json.dumps({"data": [{"paragraphs": [_paragraph(n) for n in numbers]}]}),
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _choice(n: int) -> dict[str, Any]:
+    """A context with a blank to fill, for which there are two or three choices."""
+    choices = [f"{n} dogs", f"{n} foxes", "none"][: 2 + n % 2]
+    return {"context": f"{n} lazy dogs.", "question": "Lazy: ___.", "choices": choices, "answer": choices[0]}
 
 
 def _paragraph(n: int) -> dict[str, Any]:
