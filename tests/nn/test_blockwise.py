@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmlab.nn import blockwise
-from lmlab.nn.blockwise import blockwise_attention
+from lmlab.nn.blockwise import Sight, blockwise_attention
 
 B, H, K = 2, 3, 5
 
@@ -78,3 +78,47 @@ def test_no_square_matrix_is_kept_for_the_backward_pass() -> None:
         lambda *qkv: jax.vjp(lambda *qkv: blockwise_attention(*qkv, None), *qkv)[1], *example(time)
     )
     assert max(leaf.size for leaf in jax.tree.leaves(residuals)) == B * H * time * K
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("window", "copies"), [(None, 3), (4, 1), (9, 3)])
+def test_every_sight_and_shared_heads_have_the_values_and_gradients_written_out(
+    causal: bool, window: int | None, copies: int, packed: bool
+) -> None:
+    time = 23
+    ids = segments(time) if packed else np.ones((B, time), np.int64)
+    distance = np.arange(time)[:, None] - np.arange(time)
+    visible = (ids[:, :, None] == ids[:, None, :]) & (np.abs(distance) < (window or time))
+    visible = visible & ((distance >= 0) | (not causal))
+    q, k, v = example(time)
+    k, v = (part[:, : H // copies] for part in (k, v))
+    weights = jax.random.normal(jax.random.key(1), q.shape)
+
+    def plain(q, k, v):
+        k, v = (jnp.repeat(part, copies, axis=1) for part in (k, v))
+        scores = jnp.where(visible[:, None], jnp.einsum("bhtk,bhsk->bhts", q, k) / K**0.5, -jnp.inf)
+        return jnp.einsum("bhts,bhsk->bhtk", jax.nn.softmax(scores), v)
+
+    def mine(q, k, v):
+        return blockwise_attention(q, k, v, jnp.asarray(ids) if packed else None, Sight(causal, window))
+
+    def both(attend):
+        return jax.jit(lambda *qkv: (*jax.vjp(attend, *qkv)[1](weights), attend(*qkv)))(q, k, v)
+
+    for a, b in zip(both(mine), both(plain), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_products_outside_a_window_are_not_formed() -> None:
+    time = 61
+
+    def flops(sight: Sight) -> float:
+        q, k, v = example(time)
+        lowered = jax.jit(lambda *qkv: blockwise_attention(*qkv, None, sight)).lower(q, k, v)
+        return lowered.compile().cost_analysis()["flops"]
+
+    if time > blockwise._BLOCK:
+        assert flops(Sight(True, 2)) < 0.5 * flops(Sight(True)) < 0.5 * flops(Sight(False))
+    else:  # one block, of which all is formed
+        assert flops(Sight(True)) == pytest.approx(flops(Sight(False)), rel=0.1)
