@@ -59,9 +59,33 @@ def _scan_chunk(
     if starts is not None:
         decay = jnp.where(starts[..., None, None], 0, decay)
     written = (delta * u)[..., None] * b[:, :, None]
-    kept, added = jax.lax.associative_scan(_then, (decay, written), axis=1)
-    states = kept * state[:, None] + added
+    states = _states(decay, written, state)
     return states[:, -1], (states * c[:, :, None]).sum(-1)
+
+
+@jax.custom_vjp
+def _states(
+    decay: Float[Array, "B c E N"], written: Float[Array, "B c E N"], state: Float[Array, "B E N"]
+) -> Float[Array, "B c E N"]:
+    """h_t = decay_t h_{t-1} + written_t; its gradient is such a recurrence too, from the end to the beginning."""
+    kept, added = jax.lax.associative_scan(_then, (decay, written), axis=1)
+    return kept * state[:, None] + added
+
+
+def _forward(decay: Array, written: Array, state: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    states = _states(decay, written, state)
+    return states, (decay, state, states)
+
+
+def _backward(saved: tuple[Array, Array, Array], slopes: Array) -> tuple[Array, Array, Array]:
+    decay, state, states = saved
+    following = jnp.concatenate((decay[:, 1:], jnp.zeros_like(decay[:, :1])), 1)
+    _, of_written = jax.lax.associative_scan(_then, (following, slopes), axis=1, reverse=True)
+    before = jnp.concatenate((state[:, None], states[:, :-1]), 1)
+    return of_written * before, of_written, decay[:, 0] * of_written[:, 0]
+
+
+_states.defvjp(_forward, _backward)
 
 
 def _then(first: _Step, second: _Step) -> _Step:
