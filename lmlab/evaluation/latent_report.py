@@ -167,10 +167,9 @@ class _Measurement:
         program, samples = self._program, self._settings.samples
 
         def measure(params: Params, batch: Mapping[str, Array]) -> Rows:
-            rows = measured_rows(program.model.bind(params), batch, samples)
-            return jax.tree.map(lambda x: _in_place(x, program.partitioner.axis_name), rows)
+            return measured_rows(program.model.bind(params), batch, samples)
 
-        return program.compile_evaluation(measure, program.abstract_batch)
+        return program.compile_rows(measure, program.abstract_batch)
 
     def _rows(self, state: State) -> Any:
         """The rows of the texts that are measured, in float64, in the order of the split."""
@@ -188,11 +187,3 @@ class _Measurement:
                 waiting = []
         whole = jax.tree.map(lambda *parts: np.concatenate(parts).astype(np.float64), *found)
         return jax.tree.map(lambda x: x[whole.counted > 0], whole)
-
-
-def _in_place(x: Float[Array, "b *N"], axis_name: str | None) -> Float[Array, "B *N"]:
-    """One device's rows among zeros for the others', so that the sum over devices is all of them."""
-    if axis_name is None:
-        return x
-    whole = jnp.zeros((jax.lax.axis_size(axis_name) * len(x), *x.shape[1:]), x.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(whole, x, jax.lax.axis_index(axis_name) * len(x), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 from lmlab.capabilities import capabilities_of, named
@@ -147,6 +148,13 @@ def check_updates(experiment: Experiment) -> None:
         if update.loss is not None:
             check_capability(experiment.model, update.loss)
             _check_shared(experiment.loss, update)
+        loss, optimizer = update.loss or experiment.loss, update.optimizer or experiment.optimizer
+        check_optimizer(replace(experiment, loss=loss, optimizer=optimizer))
+    model: Any = models.get(experiment.model.name)
+    if experiment.updates and inspect.isclass(model) and issubclass(model, CountedLM):
+        raise ConfigError(
+            f"the model '{experiment.model.name}' counts, which is one update. Set experiment.updates = []."
+        )
 
 
 def _check_shared(main: Spec, update: Update) -> None:
