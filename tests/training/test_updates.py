@@ -182,3 +182,8 @@ def test_configurations_that_cannot_be_are_refused(tmp_path):
     ]:
         with pytest.raises(ConfigError, match=message):
             Program(tiny.resolved(**wrong))
+
+
+def test_a_model_that_counts_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="'ngram' counts, which is one update"):
+        Program(Tiny(REGISTRIES["model"].entry("ngram"), tmp_path).resolved(updates="[@update]"))
