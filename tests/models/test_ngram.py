@@ -128,8 +128,7 @@ def test_perplexity_is_that_of_the_independent_counter() -> None:
     # The mark before the first token is read, so that all tokens of the stream are predicted.
     tokens = np.concatenate([[V], STREAM])
     params = counted(definition, batch(tokens[: TRAIN + 1]))
-    bound = definition.bind(params)
-    states = bound.hidden(jnp.asarray(tokens[None, :-1]))[0][0, TRAIN:]
+    states = jax.jit(lambda tokens: definition.bind(params).hidden(tokens)[0])(tokens[None, :-1])[0, TRAIN:]
     p = probabilities(definition, params, np.asarray(states))[np.arange(T - TRAIN), STREAM[TRAIN:]]
     expected = baseline().perplexity(STREAM, slice(0, TRAIN), slice(TRAIN, T), V, N)
     np.testing.assert_allclose(np.exp(-np.log(p).mean()), expected, rtol=1e-5)
@@ -174,7 +173,8 @@ def test_nothing_counted_is_a_uniform_law_and_a_full_table_loses_nothing() -> No
 def test_the_loss_is_that_of_any_model() -> None:
     definition = model()
     params, held_out = counted(definition, batch(STREAM[:TRAIN])), batch(STREAM[TRAIN:])
-    output = Autoregressive(chunk=13)(definition.bind(params), held_out, None, jnp.int32(0))
+    loss = jax.jit(lambda params: Autoregressive(chunk=13)(definition.bind(params), held_out, None, jnp.int32(0)))
+    output = loss(params)
     reference = Dictionaries([STREAM[:TRAIN].tolist()], "modified_kneser_ney")
     rest = [V, *STREAM[TRAIN:].tolist()]
     nats = -sum(np.log(reference.p(rest[t], tuple(rest[t - 2 : t]))) for t in range(2, len(rest)))
