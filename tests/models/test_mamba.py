@@ -53,6 +53,7 @@ def written_out(params: dict[str, jax.Array], ids: np.ndarray) -> np.ndarray:
         return x / (1 + np.exp(-x))
 
     table = p["embedding/embedding"]
+    blocks = {path.removeprefix("blocks/"): value for path, value in p.items() if path.startswith("blocks/")}
     h, inputs, out = np.zeros((L, 2 * D, N)), np.zeros((L, TAPS, 2 * D)), []
     for token in ids:
         x = table[token]
