@@ -388,7 +388,10 @@ class Settings(Protocol):
 
 
 class Model(Protocol):
-    """Any registered model: an nnx.Module whose capabilities are its methods."""
+    """Any registered model: an nnx.Module whose capabilities are its methods.
+
+    One that serves fewer losses than its capabilities do names them: `LOSSES: ClassVar[tuple[str, ...]]`.
+    """
 
 
 KIND_TYPES: dict[str, type] = {

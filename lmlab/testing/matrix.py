@@ -85,10 +85,11 @@ def misfit(model: str, loss: str) -> str | None:
     """Why a model cannot serve a loss; None where it can."""
     component: Any = models.get(model)
     needs = component_of(loss).needs
+    serves = getattr(component, "LOSSES", (loss,))
     if issubclass(component, needs):
         if counts_without(component, component_of(loss)):
             return f"'{loss}' has parameters of its own, which '{model}', a CountedLM, does not learn"
-        return None
+        return None if loss in serves else f"'{model}' serves {', '.join(serves)} only"
     has = " and ".join(article(c.__name__) for c in capabilities_of(component)) or "nothing that a loss asks for"
     return f"'{loss}' needs {article(named(needs))}; '{model}' is {has}"
 
