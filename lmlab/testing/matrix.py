@@ -30,7 +30,6 @@ from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError, LmlabError
 from lmlab.registry import article, losses, models
 from lmlab.testing.tiny import BASE, tiny_bindings, with_parts, write_files
-from lmlab.training.fit import counts_without
 from lmlab.training.program import Program
 
 TEXT = {
@@ -87,8 +86,6 @@ def misfit(model: str, loss: str) -> str | None:
     needs = component_of(loss).needs
     serves = getattr(component, "LOSSES", (loss,))
     if issubclass(component, needs):
-        if counts_without(component, component_of(loss)):
-            return f"'{loss}' has parameters of its own, which '{model}', a CountedLM, does not learn"
         return None if loss in serves else f"'{model}' serves {', '.join(serves)} only"
     has = " and ".join(article(c.__name__) for c in capabilities_of(component)) or "nothing that a loss asks for"
     return f"'{loss}' needs {article(named(needs))}; '{model}' is {has}"
@@ -137,7 +134,8 @@ def train_cell(cell: Cell, folder: Path) -> float:
 def bindings(cell: Cell, folder: Path) -> dict[str, str]:
     """The experiment of a cell, as gin text by key: three names, and the smallest sizes of what they name."""
     write_files(folder)
-    data = CHOICES if component_of(cell.loss).reads is ChoiceBatch else DATASETS[cell.example]
+    choosing = cell.example is kinds.Question and component_of(cell.loss).reads is ChoiceBatch
+    data = CHOICES if choosing else DATASETS[cell.example]
     chosen = {**data, "experiment.model": f"@{cell.model}", "experiment.loss": f"@{cell.loss}"}
     own: dict[str, str] = {}
     for entry in (models.entry(cell.model), losses.entry(cell.loss)):

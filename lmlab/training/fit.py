@@ -65,25 +65,13 @@ def check_capability(model: Spec, loss: Spec) -> None:
     component: Any = models.get(model.name)
     objective: Any = losses.get(loss.name)
     needs = objective.needs
+    if inspect.isclass(component) and not issubclass(component, needs):  # what a function makes: see `check_model`
+        raise ConfigError(misfit(loss.name, needs, model.name, component))
     serves = getattr(component, "LOSSES", (loss.name,))
     if loss.name not in serves:
         raise ConfigError(
             f"the model '{model.name}' does not serve the loss '{loss.name}'.\n  losses that fit: {', '.join(serves)}"
         )
-    if not inspect.isclass(component):
-        return  # what a function makes is known only when it is made: see `check_model`
-    if not issubclass(component, needs):
-        raise ConfigError(misfit(loss.name, needs, model.name, component))
-    if counts_without(component, objective):
-        raise ConfigError(
-            f"the loss '{loss.name}' has parameters of its own, which are learnt by gradient; the model '{model.name}' "
-            f"is a CountedLM, which is not.\n  models that fit: {', '.join(models_with(needs, objective))}"
-        )
-
-
-def counts_without(model: type, loss: Any) -> bool:
-    """Whether a model counts what it reads, and so cannot learn the parameters that a loss brings."""
-    return issubclass(model, CountedLM) and hasattr(loss, "make_head")
 
 
 def check_dataset(dataset: Spec, loss: Spec) -> None:
@@ -226,9 +214,9 @@ def misfit(loss: str, needs: type | tuple[type, ...], model: str, component: typ
     return f"the loss '{loss}' needs {article(named(needs))}; the model '{model}' {what}.\n  models that fit: {fitting}"
 
 
-def models_with(needs: type | tuple[type, ...], loss: Any = None) -> Iterator[str]:
+def models_with(needs: type | tuple[type, ...]) -> Iterator[str]:
     """The names of the registered models (classes) that serve a loss's needs; imports all of them."""
     for name in models.names():
         component = models.get(name)
-        if inspect.isclass(component) and issubclass(component, needs) and not counts_without(component, loss):
+        if inspect.isclass(component) and issubclass(component, needs):
             yield name
