@@ -1,18 +1,26 @@
-"""Laws that compile and run whole experiments are left to `pytest -m long`, but for some components."""
+"""What is checked of every component at once, and what is left to `pytest -m long`.
+
+Some components of every kind are held to every law at once. Of the other models and losses, those laws are checked at
+once that a mistake in them would break first: the others compile as many programs again for each of them. Laws that
+compile and run whole experiments are long for all others.
+"""
 
 import pytest
 
-from lmlab.testing import of_models, of_runs
+from lmlab.testing import every_component, of_losses, of_models, of_runs
+from lmlab.testing.conformance import Check
 
-EXPENSIVE = {
-    law.__name__
-    for law in (
-        *of_runs.STEP_LAWS,
-        *of_runs.RUN_LAWS,
-        of_models.unrolled_is_scanned,
-        of_models.computed_again_is_kept,
-    )
+AT_ONCE = {
+    *every_component.LAWS,
+    of_models.has_float32_logits,
+    of_models.learns_in_every_parameter,
+    of_models.never_looks_ahead,
+    of_models.sees_both_sides,
+    of_models.reads_in_pieces_as_at_once,
+    of_losses.gives_float32_sums,
+    of_losses.sums_over_rows_add_up,
 }
+EXPENSIVE = {*of_runs.STEP_LAWS, *of_runs.RUN_LAWS}
 HELD_TO_ALL = {
     "gpt", "autoregressive", "random_tokens", "text_files", "mixture", "transformed", "bytes", "adamw", "cosine",
     "mesh", "pmap", "perplexity", "held_out", "samples", "console", "csv",
@@ -22,10 +30,15 @@ HELD_TO_ALL = {
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        check = getattr(item, "callspec", None) and item.callspec.params.get("check")
-        if check is not None:
-            later = check.law.__name__ in EXPENSIVE and check.entry.name not in HELD_TO_ALL
-        else:
-            later = any(item.name.endswith(law) for law in EXPENSIVE) and "bigram" not in item.name
-        if later:
+        if item.path.parent.name == "conformance" and is_long(item):
             item.add_marker(pytest.mark.long)
+
+
+def is_long(item):
+    check = item.callspec.params.get("check") if hasattr(item, "callspec") else None
+    if isinstance(check, Check):
+        if check.entry.kind in ("model", "loss"):
+            return check.law not in AT_ONCE and check.entry.name not in HELD_TO_ALL
+        return check.law in EXPENSIVE and check.entry.name not in HELD_TO_ALL
+    law = next((law for law in EXPENSIVE if item.name.endswith(law.__name__)), None)
+    return law is not None and "bigram" not in item.name
