@@ -13,7 +13,8 @@ from lmlab.contracts import Gaussian
 from lmlab.nn.dropout import Dropout, Rate
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Linear, uniform
-from lmlab.nn.recurrence import LSTMState, Marks, lstm
+from lmlab.nn.recurrence import LSTMState, Marks
+from lmlab.nn.recurrent import LSTMLayer
 from lmlab.ranges import Count, NonNegative, ProperFraction
 from lmlab.registry import models
 
@@ -25,36 +26,6 @@ class Reading(NamedTuple):
 
     state: LSTMState
     length: Int[Array, " B"]
-
-
-class Layer(nnx.Module):
-    """One LSTM layer whose input may be [x; z], with z the same at every step.
-
-    Args:
-      inputs: width of x.
-      width: D.
-      init_scale: kernels are uniform in [-init_scale, init_scale]; biases start at zero.
-      latent: Z where z is part of the input, else 0.
-    """
-
-    def __init__(self, inputs: int, width: int, init_scale: Bound, rngs: nnx.Rngs, *, latent: int = 0) -> None:
-        init = uniform(init_scale)
-        self.input = Linear(inputs, 4 * width, init, rngs=rngs)
-        self.latent = Linear(latent, 4 * width, init, bias=False, rngs=rngs) if latent else None
-        self.recurrent = Linear(width, 4 * width, init, bias=False, rngs=rngs)
-
-    def __call__(
-        self, x: Float[Array, "B T N"], state: LSTMState, marks: Marks, latent: Float[Array, "B Z"] | None = None
-    ) -> tuple[Float[Array, "B T D"], LSTMState]:
-        """The layer's outputs, in the dtype of x, and its last state."""
-        batch, time, width = x.shape
-        by_time = by_rows(x).swapaxes(0, 1).reshape(time * batch, width)
-        inputs = self.input(by_time).reshape(time, batch, -1)
-        if self.latent is not None and latent is not None:
-            # The product with [x; z], of which the share of z is the same at all steps.
-            inputs = inputs + self.latent(latent.astype(x.dtype))
-        outputs, state = lstm(inputs, self.recurrent.kernel[...], state, marks)
-        return outputs.astype(x.dtype).swapaxes(0, 1), state
 
 
 class Encoder(nnx.Module):
@@ -69,16 +40,16 @@ class Encoder(nnx.Module):
     ) -> None:  # fmt: skip
         self.embedding = Embedding(vocab, embedding, uniform(embedding_scale), rngs=rngs)
         widths = [embedding] + [width] * (layers - 1)
-        self.blocks = nnx.List([Layer(inputs, width, init_scale, rngs) for inputs in widths])
+        self.blocks = nnx.List([LSTMLayer(each, width, init_scale, rngs, forget_bias=0.0) for each in widths])
         self.posterior = Linear(width, 2 * latent, uniform(init_scale), bias=False, rngs=rngs)
         self.width = width
 
     def __call__(self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None, dtype: Any) -> Gaussian:
         """The posterior of each row, float32."""
-        x, marks = self.embedding(tokens, dtype), _marks(segment_ids)
-        state = _zeros(tokens.shape[0], self.width)
+        x, marks = self.embedding(tokens.T, dtype), _marks(segment_ids)
+        state = LSTMLayer.start(tokens.shape[0], self.width)
         for layer in self.blocks:
-            x, state = layer(x, _zeros(tokens.shape[0], self.width), marks)
+            x, state = layer(by_rows(x, axis=1), LSTMLayer.start(tokens.shape[0], self.width), marks)
         mean, log_variance = jnp.split(self.posterior(state.h), 2, -1)
         return Gaussian(mean, log_variance)
 
@@ -96,10 +67,8 @@ class Decoder(nnx.Module):
         self.embedding = Embedding(vocab, embedding, uniform(embedding_scale), rngs=rngs)
         self.first = Linear(latent, layers * width, uniform(init_scale), bias=False, rngs=rngs) if state else None
         widths = [embedding] + [width] * (layers - 1)
-        self.blocks = nnx.List([
-            Layer(each, width, init_scale, rngs, latent=latent if inputs and not depth else 0)
-            for depth, each in enumerate(widths)
-        ])  # fmt: skip
+        self.blocks = nnx.List([LSTMLayer(each, width, init_scale, rngs, forget_bias=0.0) for each in widths])
+        self.latent = Linear(latent, 4 * width, uniform(init_scale), bias=False, rngs=rngs) if inputs else None
         self.head = Linear(width, vocab, uniform(init_scale), bias=False, rngs=rngs)
         self.dropout = Dropout(dropout)
         self.width, self.layers = width, layers
@@ -114,14 +83,16 @@ class Decoder(nnx.Module):
         dtype: Any,
     ) -> tuple[Float[Array, "B T D"], LSTMState]:
         """States after each token, and the layers' last states."""
-        x, marks = self.dropout(self.embedding(tokens, dtype), keys, 0), _marks(segment_ids)
+        x, marks = self.dropout(self.embedding(tokens, dtype), keys, 0).swapaxes(0, 1), _marks(segment_ids)
+        # The first layer reads [x; z]: of the product with it, the share of z is the same at all steps.
+        also = None if self.latent is None else self.latent(latent.astype(dtype))[None]
         states, ends = self._begin(latent, cache), []
         for depth, layer in enumerate(self.blocks):
             own = LSTMState(states.h[depth], states.c[depth])
-            x, end = layer(x, own, marks, latent)
-            x = self.dropout(x, keys, 1 + depth)
+            x, end = layer(by_rows(x, axis=1), own, marks, also=None if depth else also)
+            x = self.dropout(x.swapaxes(0, 1), keys, 1 + depth).swapaxes(0, 1)
             ends.append(end)
-        return x, LSTMState(*(jnp.stack(parts) for parts in zip(*ends, strict=True)))
+        return x.swapaxes(0, 1), LSTMState(*(jnp.stack(parts) for parts in zip(*ends, strict=True)))
 
     def _begin(self, latent: Float[Array, "B Z"], cache: Reading | None) -> LSTMState:
         """The states to go on from, (L, B, D): those of z where a row has read nothing."""
@@ -243,7 +214,3 @@ class TextVAE(nnx.Module):
 
 def _marks(segment_ids: Int[Array, "B T"] | None) -> Marks:
     return Marks() if segment_ids is None else Marks(reads=segment_ids.T != 0)
-
-
-def _zeros(batch: int, width: int) -> LSTMState:
-    return LSTMState(jnp.zeros((batch, width)), jnp.zeros((batch, width)))

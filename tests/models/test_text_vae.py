@@ -45,9 +45,9 @@ def stack(params: dict[str, np.ndarray], side: str, row: np.ndarray, z: np.ndarr
         for layer in range(L):
             at = f"{side}/blocks/{layer}"
             kernel = p[f"{at}/input/kernel"]
-            if f"{at}/latent/kernel" in p:
+            if layer == 0 and f"{side}/latent/kernel" in p:
                 assert z is not None
-                x, kernel = np.concatenate([x, z]), np.concatenate([kernel, p[f"{at}/latent/kernel"]])
+                x, kernel = np.concatenate([x, z]), np.concatenate([kernel, p[f"{side}/latent/kernel"]])
             gates = x @ kernel + p[f"{at}/input/bias"] + h[layer] @ p[f"{at}/recurrent/kernel"]
             i, f, g, o = np.split(gates, 4)
             c[layer] = sigmoid(f) * c[layer] + sigmoid(i) * np.tanh(g)
@@ -83,7 +83,7 @@ def test_states_and_posterior_are_those_of_a_loop_over_tokens(latent_to: str) ->
 
 @pytest.mark.parametrize(("latent_to", "told"), [("both", (0, 1)), ("inputs", (0,)), ("state", (1,))])
 def test_the_decoder_is_told_the_latent_where_it_is_asked_to(latent_to: str, told: tuple[int, ...]) -> None:
-    paths = ("decoder/blocks/0/latent/kernel", "decoder/first/kernel")
+    paths = ("decoder/latent/kernel", "decoder/first/kernel")
     assert [path for path in paths if path in vae(latent_to=latent_to).shapes] == [paths[i] for i in told]
 
 
