@@ -291,7 +291,9 @@ def _counts(model: ModelDef[Any]) -> bool:
 
 def gradients(program: Program, params: Params) -> Mapping[str, Array]:
     """The gradient of the loss's sum over the first training batch, without random keys; and the sum, as `""`."""
-    batch = jax.tree.map(jnp.asarray, program.data.train.batch(0, range(B)))
+    together = getattr(program.loss, "together", 1)  # rows that the loss compares with each other
+    rows = range(-(-B // together) * together)
+    batch = jax.tree.map(jnp.asarray, program.data.train.batch(0, rows))
     step = jnp.zeros((), jnp.int32)
     function = jax.jit(jax.value_and_grad(lambda p: program.loss(program.model.bind(p), batch, None, step).total))
     total, gradient = function(params)

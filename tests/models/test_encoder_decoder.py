@@ -62,6 +62,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.mark.long  # the conformance suite holds encoder_decoder and t5 to this; here are their variations
 def test_reading_in_pieces_is_reading_at_once(name: str) -> None:
     whole, pieces, length = compiled(name)(tokens(S), THERE, tokens(T, 2))
     np.testing.assert_allclose(pieces, whole, atol=2e-5, rtol=2e-5)
