@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from lmlab.contracts import BidirectionalLM, LossOutput, MaskableBatch
-from lmlab.errors import ConfigError
+from lmlab.losses.masking import mask_id
 from lmlab.nn.randomness import content_keys
 from lmlab.ranges import Count, ProperFraction
 from lmlab.registry import losses
@@ -80,11 +80,7 @@ class MaskedDiffusion:
     eval_draws: Count = 8
 
     def __post_init__(self) -> None:
-        if "mask" not in self.special_ids:
-            raise ConfigError(
-                f"masked_diffusion needs an id for 'mask'; there are {', '.join(self.special_ids) or 'no special ids'}."
-                " Add 'mask' to the tokenizer's specials, or choose a dataset of ids that has one, such as hmm_source."
-            )
+        mask_id(self.special_ids)
 
     def __call__(
         self, model: BidirectionalLM, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
@@ -128,7 +124,7 @@ class MaskedDiffusion:
         draw: int | Array,
         draws: int,
     ) -> LossOutput:
-        tokens, mask = batch["tokens"], self.special_ids["mask"]
+        tokens, mask = batch["tokens"], mask_id(self.special_ids)
         masked, factor = self.noised(batch, content_keys(tokens) if keys is None else keys, draw, draws)
         dropping = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
         states = model.encode(jnp.where(masked, mask, tokens), segment_ids=batch["segment_ids"], keys=dropping)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,12 +11,24 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Int, Key
 
+from lmlab.errors import ConfigError
+
 
 class Masked(NamedTuple):
     """What the model reads, and what it is asked."""
 
     tokens: Int[Array, "B T"]
     chosen: Bool[Array, "B T"]
+
+
+def mask_id(special_ids: Mapping[str, int]) -> int:
+    """The id that stands for what is not shown; ConfigError where the data have none."""
+    if "mask" not in special_ids:
+        raise ConfigError(
+            f"masking needs an id for 'mask'; there are {', '.join(special_ids) or 'no special ids'}. Add 'mask' to "
+            "the tokenizer's specials, or choose a dataset of ids that has one, such as hmm_source."
+        )
+    return special_ids["mask"]
 
 
 def mask_tokens(

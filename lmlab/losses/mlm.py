@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Key
 from lmlab.contracts import BidirectionalLM, LossOutput, MaskableBatch
 from lmlab.errors import ConfigError
 from lmlab.losses.cross_entropy import at_ids, is_argmax, sums_over_chosen
-from lmlab.losses.masking import mask_tokens
+from lmlab.losses.masking import mask_id, mask_tokens
 from lmlab.nn.randomness import content_keys, keys_for
 from lmlab.ranges import Count, Fraction, Within
 from lmlab.registry import losses
@@ -70,11 +70,7 @@ class MaskedLM:
     chunk: Count | None = None
 
     def __post_init__(self) -> None:
-        if "mask" not in self.special_ids:
-            raise ConfigError(
-                f"masking needs an id for 'mask'; there are {', '.join(self.special_ids) or 'no special ids'}. Add "
-                "'mask' to the tokenizer's specials, or choose a dataset of ids that has one, such as hmm_source."
-            )
+        mask_id(self.special_ids)
         shares = (self.keep, self.random)
         if all(isinstance(share, int | float) for share in shares) and sum(shares) > 1:
             raise ConfigError(f"keep = {self.keep} and random = {self.random} are shares: together at most 1.")
@@ -95,7 +91,7 @@ class MaskedLM:
             batch["tokens"],
             batch["weights"] > 0,
             content_keys(batch["tokens"]) if keys is None else keys_for(keys, "masking"),
-            mask=self.special_ids["mask"],
+            mask=mask_id(self.special_ids),
             vocab=self.vocab,
             special=self.special_ids.values(),
             rate=self.rate,

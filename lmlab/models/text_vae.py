@@ -46,7 +46,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None, dtype: Any) -> Gaussian:
         """The posterior of each row, float32."""
-        x, marks = self.embedding(tokens.T, dtype), _marks(segment_ids)
+        x, marks = self.embedding(tokens.T, dtype), Marks.of_reading(segment_ids)
         state = LSTMLayer.start(tokens.shape[0], self.width)
         for layer in self.blocks:
             x, state = layer(by_rows(x, axis=1), LSTMLayer.start(tokens.shape[0], self.width), marks)
@@ -83,7 +83,7 @@ class Decoder(nnx.Module):
         dtype: Any,
     ) -> tuple[Float[Array, "B T D"], LSTMState]:
         """States after each token, and the layers' last states."""
-        x, marks = self.dropout(self.embedding(tokens, dtype), keys, 0).swapaxes(0, 1), _marks(segment_ids)
+        x, marks = self.dropout(self.embedding(tokens, dtype), keys, 0).swapaxes(0, 1), Marks.of_reading(segment_ids)
         # The first layer reads [x; z]: of the product with it, the share of z is the same at all steps.
         also = None if self.latent is None else self.latent(latent.astype(dtype))[None]
         states, ends = self._begin(latent, cache), []
@@ -210,7 +210,3 @@ class TextVAE(nnx.Module):
         """The state before anything is read; it has the same size whatever `length` is."""
         zeros = jnp.zeros((self.layers, batch, self.width))
         return Reading(LSTMState(zeros, zeros), jnp.zeros(batch, jnp.int32))
-
-
-def _marks(segment_ids: Int[Array, "B T"] | None) -> Marks:
-    return Marks() if segment_ids is None else Marks(reads=segment_ids.T != 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
@@ -56,9 +57,9 @@ class Layer(nnx.Module):
         time, batch, width = x.shape
         return self.input(x.reshape(time * batch, width)).reshape(time, batch, -1)
 
+    @abstractmethod
     def run(self, shares: Float[Array, "T B G"], state: Any, marks: Marks) -> tuple[Float[Array, "T B D"], Any]:
         """The outputs, float32, and the last state."""
-        raise NotImplementedError
 
     @classmethod
     def start(cls, *shape: int) -> Any:
