@@ -8,11 +8,9 @@ lmlab matrix --test              trains a small run of everything that fits
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,8 +26,9 @@ from lmlab.config import resolve
 from lmlab.contracts import ChoiceBatch
 from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError, LmlabError
+from lmlab.parallel.compiling import jit_once
 from lmlab.registry import article, losses, models
-from lmlab.testing.tiny import BASE, tiny_bindings, with_parts, write_files
+from lmlab.testing.tiny import BASE, small_files, tiny_bindings, with_parts
 from lmlab.training.program import Program
 
 TEXT = {
@@ -104,7 +103,7 @@ def component_of(loss: str) -> Any:
     return losses.get(loss)
 
 
-def train_cell(cell: Cell, folder: Path) -> float:
+def train_cell(cell: Cell) -> float:
     """Trains the smallest model of a cell for a few steps, from nothing but the three names.
 
     Returns:
@@ -113,17 +112,16 @@ def train_cell(cell: Cell, folder: Path) -> float:
     Raises:
       AssertionError: a number is not finite, nothing was predicted, or no parameter has moved.
     """
-    program = Program(resolve([], ["\n".join(f"{key} = {value}" for key, value in bindings(cell, folder).items())]))
+    program = Program(resolve([], ["\n".join(f"{key} = {value}" for key, value in bindings(cell).items())]))
     batches = [program.data.train.batch(k) for k in range(3)]
     stacked = {name: jnp.asarray(np.stack([batch[name] for batch in batches])) for name in batches[0]}
 
-    @jax.jit
     def run(key: Any, stacked: Any) -> Any:
         state = program.init(key)
         last, metrics = jax.lax.scan(program.step, state, stacked)
         return state.params, last.params, metrics["loss"], metrics["skipped"]
 
-    before, after, loss, skipped = jax.device_get(run(program.key, stacked))
+    before, after, loss, skipped = jax.device_get(jit_once(run)(program.key, stacked))
     assert np.isfinite(loss[0]).all() and not skipped[0].any(), f"{cell}: the loss is {loss[0]}"
     assert (loss[1] > 0).all(), f"{cell}: there was nothing to predict"
     assert all(np.isfinite(value).all() for value in after.values()), f"{cell}: a parameter is not finite"
@@ -131,17 +129,16 @@ def train_cell(cell: Cell, folder: Path) -> float:
     return float(loss[0][-1] / loss[1][-1])
 
 
-def bindings(cell: Cell, folder: Path) -> dict[str, str]:
+def bindings(cell: Cell) -> dict[str, str]:
     """The experiment of a cell, as gin text by key: three names, and the smallest sizes of what they name."""
-    write_files(folder)
     choosing = cell.example is kinds.Question and component_of(cell.loss).reads is ChoiceBatch
     data = CHOICES if choosing else DATASETS[cell.example]
     chosen = {**data, "experiment.model": f"@{cell.model}", "experiment.loss": f"@{cell.loss}"}
     own: dict[str, str] = {}
     for entry in (models.entry(cell.model), losses.entry(cell.loss)):
-        own |= {key: value for key, value in tiny_bindings(entry, folder).items() if not _of_data(key)}
+        own |= {key: value for key, value in tiny_bindings(entry).items() if not _of_data(key)}
     return with_parts(
-        {**BASE, "mesh.data": "1", "experiment.partitioner": "@mesh", **own, **chosen}, folder, (cell.model, cell.loss)
+        {**BASE, "mesh.data": "1", "experiment.partitioner": "@mesh", **own, **chosen}, (cell.model, cell.loss)
     )
 
 
@@ -218,18 +215,18 @@ def _test(found: list[Cell]) -> int:
     if not found:
         raise ConfigError("nothing fits: lmlab matrix MODEL LOSS says why.")
     failed = 0
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        write_files(Path(folder))
-        for cell, problem in zip(found, pool.map(lambda cell: _problem(cell, Path(folder)), found), strict=True):
+    small_files()  # before there are threads that would both make them
+    with ThreadPoolExecutor(2) as pool:
+        for cell, problem in zip(found, pool.map(_problem, found), strict=True):
             failed += problem is not None
             print(f"{cell.model:20} {cell.loss:20} {cell.example.__name__:14} {problem or 'trained'}", flush=True)
     print(f"{len(found) - failed} of {len(found)} trained")
     return 1 if failed else 0
 
 
-def _problem(cell: Cell, folder: Path) -> str | None:
+def _problem(cell: Cell) -> str | None:
     try:
-        train_cell(cell, folder)
+        train_cell(cell)
     except (AssertionError, LmlabError) as error:
         return str(error)
     return None

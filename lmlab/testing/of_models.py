@@ -22,6 +22,7 @@ from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.generation.writing import positions
 from lmlab.nn.functional import ModelDef, Params
+from lmlab.parallel.compiling import jit_once
 from lmlab.testing.closeness import assert_close
 from lmlab.testing.tiny import Tiny
 from lmlab.training.program import Program
@@ -270,6 +271,7 @@ def _same_for(tiny: Tiny, option: str, values: tuple[Any, ...]) -> None:
         assert_close(other, first, what=f"{option}={value}")
 
 
+@functools.lru_cache(maxsize=4)
 def moved(model: ModelDef[Any]) -> Params:
     """Parameters away from where they start, so that none is zero and no two are alike."""
 
@@ -282,7 +284,7 @@ def moved(model: ModelDef[Any]) -> Params:
         keys = jax.random.split(jax.random.fold_in(key, 1), len(params))
         return {p: v + 0.1 * jax.random.normal(k, v.shape) for k, (p, v) in zip(keys, params.items(), strict=True)}
 
-    return jax.jit(make)(jax.random.key(19))
+    return jit_once(make)(jax.random.key(19))
 
 
 def _counts(model: ModelDef[Any]) -> bool:
@@ -307,6 +309,7 @@ def _causal(program: Program, params: Params) -> CausalLM:
     return model
 
 
+@functools.lru_cache(maxsize=2)
 def _written(program: Program) -> Any:
     """A compiled function from tokens to the states of the model's left-to-right half."""
     params = moved(program.model)

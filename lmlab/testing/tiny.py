@@ -19,9 +19,12 @@ with a table `synonyms.tsv`; and with two stores of the documents, `prepared` (i
 
 from __future__ import annotations
 
+import atexit
+import functools
 import inspect
 import json
 import re
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +86,7 @@ TEXT = "def f(x):\n    return 'naïve'\n\nThe quick brown fox, 日本, jumps ove
 
 @dataclass(frozen=True)
 class Tiny:
-    """A component, and a folder that its tests may use."""
+    """A component, and an empty folder that its tests may use."""
 
     entry: Entry
     folder: Path
@@ -97,7 +100,7 @@ class Tiny:
         """The component's own configuration, without an experiment around it (unless it is the experiment)."""
         if self.entry.name == "experiment":
             return self.resolved()
-        text = tiny_bindings(self.entry, self._files())
+        text = tiny_bindings(self.entry)
         beside = {"experiment"}  # with what the experiment is told of the components beside this one
         for key, value in text.items():
             if key.startswith("experiment."):
@@ -111,60 +114,67 @@ class Tiny:
         Settings of the experiment (`steps=4`, `partitioner="@pmap"`) and of components (`**{"mesh.data": 8}`) win
         over the base's and the components' own; a component or a list is given as gin text.
         """
-        text = {key if "." in key else f"experiment.{key}": _spelled(value) for key, value in experiment.items()}
-        return resolve([], _lines(around(self.entry, text, self._files())))
+        return _resolved(self.entry, tuple(experiment.items()))
 
     def program(self, **experiment: Any) -> Program:
-        """The experiment made ready to run."""
-        return Program(self.resolved(**experiment))
+        """The experiment made ready to run; the same one for laws that ask for the same, one after the other."""
+        return _program(self.entry, tuple(experiment.items()))
 
     def losses(self) -> list[str]:
         """The losses that the component fits, the base's first; of a component that names its loss, that one."""
-        own = tiny_bindings(self.entry, self._files())
+        own = tiny_bindings(self.entry)
         place = {key: value.format(self.entry.name) for key, value in PLACES.get(self.entry.kind, {}).items()}
         return fitting_losses({**place, **own})
 
-    def _files(self) -> Path:
-        write_files(self.folder)
-        return self.folder
+
+def _resolved(entry: Entry, experiment: tuple[tuple[str, Any], ...]) -> Resolved:
+    text = {key if "." in key else f"experiment.{key}": _spelled(value) for key, value in experiment}
+    return resolve([], _lines(around(entry, text)))
 
 
-def tiny_bindings(entry: Entry, folder: Path) -> dict[str, str]:
+@functools.lru_cache(maxsize=4)
+def _program(entry: Entry, experiment: tuple[tuple[str, Any], ...]) -> Program:
+    return Program(_resolved(entry, experiment))
+
+
+def tiny_bindings(entry: Entry) -> dict[str, str]:
     """The bindings that a component calls its smallest, as gin text by key."""
-    text = inspect.cleandoc(getattr(entry.component, "TINY", "")).replace("{folder}", str(folder))
+    text = inspect.cleandoc(getattr(entry.component, "TINY", ""))
+    if "{folder}" in text:
+        text = text.replace("{folder}", str(small_files()))
     pairs = (line.partition("=") for line in text.splitlines() if line.strip())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def around(entry: Entry, chosen: dict[str, str], folder: Path) -> dict[str, str]:
+def around(entry: Entry, chosen: dict[str, str]) -> dict[str, str]:
     """Bindings of an experiment with `entry` in it, each component in it as small as it can be.
 
     What is chosen wins over what the component says, and this over the base.
     """
-    own = tiny_bindings(entry, folder)
+    own = tiny_bindings(entry)
     place = {key.format(entry.name): value.format(entry.name) for key, value in PLACES.get(entry.kind, {}).items()}
     bindings = {**place, **own, **chosen}
-    _fill(bindings, folder)
+    _fill(bindings)
     bindings = {**BASE, **bindings}
     example = getattr(_named(bindings["experiment.dataset"]), "example", None)
     if isinstance(example, type) and example not in IDS:
         bindings.setdefault("experiment.tokenizer", "@bytes")
-    return with_parts(bindings, folder)
+    return with_parts(bindings)
 
 
-def with_parts(bindings: dict[str, str], folder: Path, small: Iterable[str] = ()) -> dict[str, str]:
+def with_parts(bindings: dict[str, str], small: Iterable[str] = ()) -> dict[str, str]:
     """With the smallest sizes of every component that is named, and of those that these name, but of `small` ones."""
     seen = set(small)
     while names := set(re.findall(r"@(?:\w+/)*(\w+)", " ".join(bindings.values()))) - seen:
         for name in sorted(names):
             seen.add(name)
             known = find(name)
-            own = tiny_bindings(known, folder) if known else {}
+            own = tiny_bindings(known) if known else {}
             bindings |= {key: value for key, value in own.items() if key not in bindings}
     return bindings
 
 
-def _fill(bindings: dict[str, str], folder: Path) -> None:
+def _fill(bindings: dict[str, str]) -> None:
     """Chooses the model, the loss and the dataset that are still open so that they fit; the base's where they do."""
     model, loss, dataset = "experiment.model", "experiment.loss", "experiment.dataset"
     if loss not in bindings:
@@ -175,7 +185,7 @@ def _fill(bindings: dict[str, str], folder: Path) -> None:
     chosen = find(bindings[loss].removeprefix("@"))
     assert chosen is not None, f"{bindings[loss]} is no component"
     # What the loss says of the experiment around it, such as a tokenizer with a mask.
-    bindings |= {key: value for key, value in tiny_bindings(chosen, folder).items() if key not in bindings}
+    bindings |= {key: value for key, value in tiny_bindings(chosen).items() if key not in bindings}
     needs, reads = _named(bindings[loss]).needs, _named(bindings[loss]).reads
     if model not in bindings:
         able = [name for name in _first(models.names(), BASE[model]) if _can(f"@{name}", needs)]
@@ -234,11 +244,17 @@ def _spelled(value: Any) -> str:
     return value if isinstance(value, str) and value.startswith(("@", "[")) else repr(value)
 
 
-def write_files(folder: Path) -> None:
-    """Puts the small files there that `{folder}` promises."""
-    if (folder / "tokens.npy").exists():
-        return
-    (folder / "text").mkdir(parents=True, exist_ok=True)
+@functools.cache
+def small_files() -> Path:
+    """The folder that `{folder}` stands for: one for the whole process, gone with it. To be read only."""
+    folder = tempfile.TemporaryDirectory(prefix="lmlab-tiny-")
+    atexit.register(folder.cleanup)
+    _write_files(Path(folder.name))
+    return Path(folder.name)
+
+
+def _write_files(folder: Path) -> None:
+    (folder / "text").mkdir()
     texts = [TEXT.format(n=n) * 3 for n in range(41)]
     for n, text in enumerate(texts):
         (folder / "text" / f"{n}.txt").write_text(text, encoding="utf-8")

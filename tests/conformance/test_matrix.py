@@ -28,11 +28,11 @@ def trained():
 
 
 @pytest.mark.parametrize("cell", list(trained()))
-def test_what_fits_is_trained_from_three_names(cell, tmp_path):
-    train_cell(cell, tmp_path)
+def test_what_fits_is_trained_from_three_names(cell):
+    train_cell(cell)
 
 
-def test_what_does_not_fit_is_refused_with_the_reason(tmp_path, monkeypatch):
+def test_what_does_not_fit_is_refused_with_the_reason(monkeypatch):
     """One cell for every reason, before any data is read."""
     from lmlab.training import program
 
@@ -40,7 +40,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(tmp_path, monkeypatch):
     refused = {cell.reason: cell for cell in CELLS if cell.reason is not None}
     assert len(refused) > 20
     for reason, cell in refused.items():
-        text = [f"{key} = {value}" for key, value in bindings(cell, tmp_path).items()]
+        text = [f"{key} = {value}" for key, value in bindings(cell).items()]
         with pytest.raises(ConfigError) as error:
             Program(resolve([], ["\n".join(text)]))
         said = re.findall(r"'\w+'|\b[A-Z]\w+(?:LM|Encoder|Decoder|Batch)\b", reason)
