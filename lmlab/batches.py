@@ -36,6 +36,16 @@ class PairBatch(TypedDict):
     weights: Float[Array, "B T"]
 
 
+class CorruptedBatch(TypedDict):
+    """As a PairBatch: a text with stretches left out as the source, and the stretches as the target."""
+
+    source_tokens: Int[Array, "B S"]
+    source_segment_ids: Int[Array, "B S"]
+    tokens: Int[Array, "B T"]
+    targets: Int[Array, "B T"]
+    weights: Float[Array, "B T"]
+
+
 class LabelBatch(TypedDict):
     """What a classifier's loss reads. `type_ids` is 0 in a first text and 1 in a second one."""
 
@@ -96,6 +106,21 @@ class SentencePairBatch(TypedDict):
     """What BERT's pre-training reads: a MaskableBatch of two parts, and whether the second one follows the first.
 
     `follows` is 1 where it does, 0 where it comes from another document; `pair_weights` is 1 for every real row.
+    """
+
+    tokens: Int[Array, "B T"]
+    segment_ids: Int[Array, "B T"]
+    type_ids: Int[Array, "B T"]
+    weights: Float[Array, "B T"]
+    word_starts: Bool[Array, "B T"]
+    follows: Int[Array, " B"]
+    pair_weights: Float[Array, " B"]
+
+
+class SentenceOrderBatch(TypedDict):
+    """As a SentencePairBatch, of two passages that stand one after the other in a document.
+
+    `follows` is 1 where they are in this order, 0 where they have changed places.
     """
 
     tokens: Int[Array, "B T"]

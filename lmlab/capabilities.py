@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from jax import Array
-    from jaxtyping import Float, Int, Key
+    from jaxtyping import Bool, Float, Int, Key
 
 Cache = Any
 """An explicit pytree, given and returned: keys and values seen so far, or a recurrent state. Rows are the axis that
@@ -50,6 +50,35 @@ class CausalLM(Protocol):
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows that will read at most `length` tokens."""
+        ...
+
+
+@runtime_checkable
+class PrefixLM(Protocol):
+    """Reads a text to which a part is given at once: its tokens see each other, and all tokens behind see them."""
+
+    def hidden_with_prefix(
+        self,
+        tokens: Int[Array, "B T"],
+        prefix: Bool[Array, "B T"],
+        *,
+        positions: Int[Array, "B T"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        cache: Cache | None = None,
+        keys: Key[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """As `CausalLM.hidden`, but that every token sees all tokens of its segment that are of the `prefix`, too.
+
+        With a cache, the prefix is read at once.
+        """
+        ...
+
+    def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
+        """Next-token logits, float32."""
+        ...
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """As in `CausalLM`."""
         ...
 
 
@@ -176,7 +205,7 @@ class LatentLM(Protocol):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    CountedLM, CausalLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM
+    CountedLM, CausalLM, PrefixLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM
 )  # fmt: skip
 """All of them, the ones that say more before the ones that they contain."""
 

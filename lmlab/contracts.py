@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from lmlab.batches import ChoiceBatch as ChoiceBatch
+from lmlab.batches import CorruptedBatch as CorruptedBatch
 from lmlab.batches import LabelBatch as LabelBatch
 from lmlab.batches import MaskableBatch as MaskableBatch
 from lmlab.batches import PairBatch as PairBatch
+from lmlab.batches import SentenceOrderBatch as SentenceOrderBatch
 from lmlab.batches import SentencePairBatch as SentencePairBatch
 from lmlab.batches import SpanBatch as SpanBatch
 from lmlab.batches import TagBatch as TagBatch
@@ -29,6 +31,7 @@ from lmlab.capabilities import Gaussian as Gaussian
 from lmlab.capabilities import LatentLM as LatentLM
 from lmlab.capabilities import Memory as Memory
 from lmlab.capabilities import PooledEncoder as PooledEncoder
+from lmlab.capabilities import PrefixLM as PrefixLM
 from lmlab.capabilities import TokenEncoder as TokenEncoder
 from lmlab.examples import Document as Document
 from lmlab.examples import LabelledText as LabelledText
@@ -117,6 +120,9 @@ class Loss(Protocol):
 
     The evaluators and hooks of an experiment that names none are those that its loss does: `EVALUATORS` and `HOOKS`,
     tuples of names; without them `held_out`, which reports the loss's own metrics, and no hook.
+
+    One whose rows are made by numbers of its own names these parameters, `FEATURES: ClassVar[tuple[str, ...]]`; the
+    conversion to its batch finds them in `Setting.of_loss`.
 
     One that compares rows with each other has `together: int`: blocks of so many consecutive rows of the global batch,
     which microbatches and devices do not split.

@@ -32,6 +32,7 @@ def open_data(
     seed: int = 0,
     max_examples: int | None = None,
     reads: type = TokenBatch,
+    of_loss: Mapping[str, Any] | None = None,
     saved_tokenizer: Mapping[str, Any] | None = None,
 ) -> Data:
     """A dataset made ready for a loss that reads batches of type `reads`.
@@ -47,6 +48,7 @@ def open_data(
       seed: decides the order of the training rows.
       max_examples: only so many first training examples, chosen before anything is shuffled.
       reads: the loss's batch type.
+      of_loss: numbers of the loss that rows are made by.
       saved_tokenizer: what `to_json` gave when a run began.
 
     Raises:
@@ -69,6 +71,7 @@ def open_data(
         tags=tuple(getattr(dataset, "tags", ())),
         seed=seed,
         ids=getattr(dataset, "special_ids", {}),
+        of_loss=of_loss or {},
     )
 
     widths = _widths(buckets, max(seq_len, source_len or 0)) if buckets else ()
@@ -83,6 +86,7 @@ def open_data(
         "global_batch_size": global_batch_size,
         "seed": seed,
         "max_examples": max_examples,
+        **({"of_loss": dict(of_loss)} if of_loss else {}),
     }
     return Data(name_of(dataset), dataset, setting, made.rows, facts)
 

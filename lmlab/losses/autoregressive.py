@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,13 @@ class Autoregressive:
         hidden, _ = model.hidden(
             batch["tokens"], positions=batch.get("positions"), segment_ids=batch.get("segment_ids"), keys=keys
         )
-        targets, weights = batch["targets"], batch["weights"].astype(jnp.float32)
+        return self.sums(model, hidden, batch["targets"], batch["weights"])
+
+    def sums(
+        self, model: Any, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
+    ) -> LossOutput:
+        """The loss of what is predicted from states, all at once or a chunk after the other."""
+        weights = weights.astype(jnp.float32)
         if self.chunk is None:
             return self._sums(model, hidden, targets, weights)
 
@@ -66,7 +72,7 @@ class Autoregressive:
         return jax.lax.scan(jax.checkpoint(part, prevent_cse=False), zeros, pieces)[0]
 
     def _sums(
-        self, model: CausalLM, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
+        self, model: Any, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
     ) -> LossOutput:
         logits = model.project(hidden.reshape(-1, hidden.shape[-1]))
         targets, weights = targets.reshape(-1), weights.reshape(-1)

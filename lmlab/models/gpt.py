@@ -27,7 +27,7 @@ from lmlab.registry import models
 class GPT(nnx.Module):
     """A decoder with GPT-2's defaults and initialisation: pre-norm blocks, learned positions, tied embeddings.
 
-    Capabilities: CausalLM.
+    Capabilities: CausalLM, PrefixLM.
 
     Args:
       vocab: number of token ids, V (given by the tokenizer).
@@ -147,6 +147,12 @@ class GPT(nnx.Module):
             return states, None
         fresh = time if segment_ids is None else (segment_ids != 0).sum(1, dtype=jnp.int32)
         return states, KVCache(kept[0], kept[1], cache.length + fresh)
+
+    def hidden_with_prefix(
+        self, tokens: Int[Array, "B T"], prefix: Bool[Array, "B T"], **given: Any
+    ) -> tuple[Float[Array, "B T D"], KVCache | None]:
+        """As `hidden`, of tokens of which some are seen by all of their segment; `given` as there."""
+        return self.hidden(tokens, prefix=prefix, **given)
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits, float32."""

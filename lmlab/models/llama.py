@@ -19,7 +19,7 @@ class Llama(GPT):
     With fewer `kv_heads` it has grouped queries, as Llama 2 of 70B and TinyLlama; with a `window` it is Mistral
     (Jiang et al. 2023, arXiv:2310.06825).
 
-    Capabilities: CausalLM.
+    Capabilities: CausalLM, PrefixLM.
 
     Args:
       vocab: number of token ids, V (given by the tokenizer).

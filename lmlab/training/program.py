@@ -268,6 +268,7 @@ class Program:
 
     def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data:
         experiment = self.experiment
+        objective = cast(Any, losses.get(experiment.loss.name))
         return open_data(
             self._part("dataset"),
             None if experiment.tokenizer is None else self._part("tokenizer"),
@@ -280,7 +281,8 @@ class Program:
             global_batch_size=experiment.global_batch_size,
             seed=experiment.seed,
             max_examples=experiment.max_examples,
-            reads=cast(Any, losses.get(experiment.loss.name)).reads,
+            reads=objective.reads,
+            of_loss={name: experiment.loss.kwargs[name] for name in getattr(objective, "FEATURES", ())},
             saved_tokenizer=saved_tokenizer,
         )
 

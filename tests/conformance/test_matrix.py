@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(monkeypatch):
 def test_the_command_says_what_fits_and_why_not(capsys):
     assert main(["matrix"]) == 0
     found = capsys.readouterr().out
-    assert re.search(r"^gpt +CausalLM +autoregressive", found, re.MULTILINE)
+    assert re.search(r"^gpt +CausalLM, PrefixLM +autoregressive", found, re.MULTILINE)
     assert re.search(r"^\d+ of \d+ combinations fit", found, re.MULTILINE)
     assert main(["matrix", "gpt", "seq2seq"]) == 0
     assert "'seq2seq' needs an EncoderDecoder; 'gpt' is a CausalLM" in capsys.readouterr().out

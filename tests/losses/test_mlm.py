@@ -16,6 +16,7 @@ from lmlab.errors import ConfigError
 from lmlab.losses.cross_entropy import at_ids
 from lmlab.losses.mlm import MaskedLM
 from lmlab.losses.mlm_nsp import MaskedNextSentence
+from lmlab.losses.sop import SentenceOrder
 from lmlab.nn.randomness import keys_for
 
 B, T, V = 7, 23, 19
@@ -130,9 +131,10 @@ def test_whole_words_and_spans_are_chosen_where_asked() -> None:
     assert np.diff(spans.astype(int)).astype(bool).sum() < 0.7 * np.diff(alone.astype(int)).astype(bool).sum()
 
 
-def test_the_next_sentence_is_found_from_the_same_reading() -> None:
+@pytest.mark.parametrize(("question", "name"), [(MaskedNextSentence, "next"), (SentenceOrder, "order")])
+def test_the_question_of_two_passages_is_answered_from_the_same_reading(question: Any, name: str) -> None:
     """And a row counts as many tokens as are chosen from it on average."""
-    objective = MaskedNextSentence(V, SPECIAL, rate=0.3, next_weight=0.5)
+    objective = question(V, SPECIAL, rate=0.3, **{f"{name}_weight": 0.5})
 
     def make() -> Any:
         model = PooledBag(V, nnx.Rngs(0), width=5)
@@ -154,8 +156,8 @@ def test_the_next_sentence_is_found_from_the_same_reading() -> None:
     assert float(output.weight) == np.asarray(chosen).sum()
     wanted = float(masked.total) + 0.5 * (nats * expected * np.asarray(there)).sum()
     assert float(output.total) == pytest.approx(wanted, rel=1e-5)
-    assert float(output.metrics["next_nats"][0]) == pytest.approx((nats * np.asarray(there)).sum(), rel=1e-5)
-    assert float(output.metrics["next_accuracy"][1]) == 6
+    assert float(output.metrics[f"{name}_nats"][0]) == pytest.approx((nats * np.asarray(there)).sum(), rel=1e-5)
+    assert float(output.metrics[f"{name}_accuracy"][1]) == 6
 
 
 def test_what_cannot_be_masked_is_refused_with_the_way_out() -> None:

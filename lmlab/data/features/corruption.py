@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from lmlab.contracts import PairBatch, Text
+from lmlab.contracts import CorruptedBatch, Text
 from lmlab.data.features.rows import Batch, Rows, Setting, converts
 from lmlab.data.features.stream import text_stream
 from lmlab.errors import ConfigError
 
-NOISE_DENSITY = 0.15
-MEAN_SPAN = 3.0
-"""Share of the ids that are left out, and mean length of a stretch: the values of Raffel et al. 2020, section 3.3.4."""
+
+class Noise(NamedTuple):
+    """What is left out of a window; by default as much as in Raffel et al. 2020, section 3.3.4.
+
+    Attributes:
+      density: share of the ids.
+      mean_span: mean length of a stretch.
+    """
+
+    density: float = 0.15
+    mean_span: float = 3.0
+
+    @classmethod
+    def of(cls, setting: Setting) -> Noise:
+        """As the loss has it."""
+        return cls(**setting.of_loss)
+
+    def counts(self, size: int) -> tuple[int, int]:
+        """Ids that are left out of so many, and in how many stretches."""
+        noise = min(max(round(size * self.density), 1), size - 1)
+        return noise, min(max(round(noise / self.mean_span), 1), noise, size - noise)
+
+    def lengths(self, size: int) -> tuple[int, int]:
+        """Ids of the source and of the target that so many ids become."""
+        if size < 2:
+            return size + 1, 1
+        noise, count = self.counts(size)
+        return size - noise + count + 1, noise + count + 1
+
+
+T5_NOISE = Noise()
 
 
 class Corrupted:
@@ -29,10 +58,11 @@ class Corrupted:
     def __init__(self, ids: np.ndarray, window: int, setting: Setting, tail: bool) -> None:
         self.ids, self._window, self._setting = ids, window, setting
         self._end = setting.special("end_of_text")
-        self._sentinels = sentinels(setting)
+        self._sentinels, self._noise = sentinels(setting), Noise.of(setting)
         self._count = -(-len(ids) // window) if tail else len(ids) // window
         rest = len(ids) % window if tail else 0
-        self.targets = sum(_lengths(size)[1] * many for size, many in ((window, len(ids) // window), (rest, 1)) if size)
+        lengths = ((window, len(ids) // window), (rest, 1))
+        self.targets = sum(self._noise.lengths(size)[1] * many for size, many in lengths if size)
         self.notes: dict[str, float] = {"window": window}
 
     def __len__(self) -> int:
@@ -47,7 +77,7 @@ class Corrupted:
         for b, (row, place) in enumerate(zip(rows.tolist(), places.tolist(), strict=True)):
             ids = self.ids[row * self._window : (row + 1) * self._window].astype(np.int32)
             drawn = np.random.Generator(np.random.PCG64([abs(setting.seed), place]))
-            source, target = corrupted(ids, stretches(len(ids), drawn), self._sentinels, self._end)
+            source, target = corrupted(ids, stretches(len(ids), drawn, self._noise), self._sentinels, self._end)
             sources[b, : len(source)], targets[b, : len(target)] = source, target
             there[b, : len(source)] = weights[b, : len(target)] = 1
         tokens = np.concatenate([np.full((len(rows), 1), self._end, np.int32), targets[:, :-1]], axis=1)
@@ -61,9 +91,9 @@ class Corrupted:
         }
 
 
-@converts(Text, PairBatch)
+@converts(Text, CorruptedBatch)
 def text_to_corrupted(examples: Sequence[Text], setting: Setting, training: bool) -> Rows:
-    """Windows of the stream of documents, with stretches of 3 ids on average, 15 % of all, left out.
+    """Windows of the stream of documents, with stretches left out: as many and as long as the loss says.
 
     In the source a sentinel stands for each stretch; the target has each sentinel with what it stands for (Raffel et
     al. 2020, section 3.1.4). The window is the longest whose source and target fit. The tokenizer gives the sentinels:
@@ -87,13 +117,13 @@ def longest_window(setting: Setting) -> int:
     Raises:
       ConfigError: there are too few sentinels, or no window is short enough.
     """
-    source_len, most = setting.source_len or setting.seq_len, len(sentinels(setting))
+    source_len, most, noise = setting.source_len or setting.seq_len, len(sentinels(setting)), Noise.of(setting)
     size = 1
-    while _lengths(size + 1)[0] <= source_len and _lengths(size + 1)[1] <= setting.seq_len:
+    while noise.lengths(size + 1)[0] <= source_len and noise.lengths(size + 1)[1] <= setting.seq_len:
         size += 1
     if size < 2:
         raise ConfigError("span corruption needs longer rows: raise experiment.seq_len and experiment.source_len.")
-    if (needed := _noise(size)[1]) > most:
+    if (needed := noise.counts(size)[1]) > most:
         raise ConfigError(
             f"span corruption of {size} ids needs {needed} sentinels, and the tokenizer has {most}. Add sentinel_0, "
             f"sentinel_1, ... to the tokenizer's specials, or lower experiment.seq_len."
@@ -107,12 +137,12 @@ def sentinels(setting: Setting) -> np.ndarray:
     return np.array([number for role, number in special.items() if role.startswith("sentinel")], np.int32)
 
 
-def stretches(size: int, drawn: np.random.Generator) -> np.ndarray:
+def stretches(size: int, drawn: np.random.Generator, left_out: Noise = T5_NOISE) -> np.ndarray:
     """Edges of kept and left-out stretches in turn, (2 n + 1,): the first is kept, and 0 and `size` are edges.
 
-    n stretches of together round(0.15 size) ids, all divisions alike, as in Raffel et al.'s program.
+    n stretches of together round(density · size) ids, all divisions alike, as in Raffel et al.'s program.
     """
-    noise, count = _noise(size)
+    noise, count = left_out.counts(size)
     kept, gone = _divided(size - noise, count, drawn), _divided(noise, count, drawn)
     return np.cumsum([0, *np.stack([kept, gone], axis=1).reshape(-1)])
 
@@ -125,20 +155,6 @@ def corrupted(ids: np.ndarray, edges: np.ndarray, marks: np.ndarray, end: int) -
         source += [ids[begin:middle], [mark]]
         target += [[mark], ids[middle:stop]]
     return np.concatenate([*source, [end]]), np.concatenate([*target, [end]])
-
-
-def _noise(size: int) -> tuple[int, int]:
-    """Ids that are left out of so many, and in how many stretches."""
-    noise = min(max(round(size * NOISE_DENSITY), 1), size - 1)
-    return noise, min(max(round(noise / MEAN_SPAN), 1), noise, size - noise)
-
-
-def _lengths(size: int) -> tuple[int, int]:
-    """Ids of the source and of the target that so many ids become."""
-    if size < 2:
-        return size + 1, 1
-    noise, count = _noise(size)
-    return size - noise + count + 1, noise + count + 1
 
 
 def _divided(total: int, parts: int, drawn: np.random.Generator) -> np.ndarray:

@@ -33,6 +33,7 @@ class Setting:
       tags: of words, by id.
       seed: of what a conversion draws.
       ids: those that stand for no symbol, by role, of a dataset of ids; a tokenizer knows its own.
+      of_loss: numbers of the loss that rows are made by, see `contracts.Loss`.
     """
 
     seq_len: int
@@ -45,6 +46,7 @@ class Setting:
     tags: tuple[str, ...] = ()
     seed: int = 0
     ids: Mapping[str, int] = field(default_factory=dict)
+    of_loss: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def special_ids(self) -> Mapping[str, int]:

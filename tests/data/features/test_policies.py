@@ -5,10 +5,13 @@ import pytest
 
 from lmlab.contracts import (
     ChoiceBatch,
+    CorruptedBatch,
+    Document,
     LabelBatch,
     LabelledText,
     PairBatch,
     Question,
+    SentenceOrderBatch,
     SpanBatch,
     TagBatch,
     TaggedText,
@@ -180,13 +183,43 @@ def lengths(size):
 
 
 def test_a_window_is_corrupted_anew_each_time_it_comes_and_always_the_same_at_its_place():
-    rows = rows_of([Text("abcdefghijklmnop" * 20)], PairBatch, seq_len=23, source_len=61)
+    rows = rows_of([Text("abcdefghijklmnop" * 20)], CorruptedBatch, seq_len=23, source_len=61)
     first = rows.gather(np.array([0, 1]), np.array([5, 6]))
     again = rows.gather(np.array([0, 1]), np.array([5, 6]))
     later = rows.gather(np.array([0, 1]), np.array([105, 106]))
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not np.array_equal(first["source_tokens"], later["source_tokens"])
     assert rows.targets == sum(int(everything(rows)["weights"][i].sum()) for i in range(len(rows)))
+
+
+def test_as_much_is_left_out_and_in_stretches_as_long_as_the_loss_says():
+    of_loss = {"density": 0.5, "mean_span": 5.0}
+    rows = rows_of([Text("abcdefghijklmnop" * 60)], CorruptedBatch, seq_len=61, source_len=61, of_loss=of_loss)
+    size, batch = int(rows.notes["window"]), everything(rows)
+    marks = BYTES.special_ids["sentinel_0"]
+    assert size == 100  # 50 kept, 50 gone in 10 stretches, and an end: 61 ids each
+    for name in ("source_tokens", "targets"):
+        there = batch["source_segment_ids" if name == "source_tokens" else "weights"] > 0
+        assert (there.sum(1) == 61).all() and ((batch[name] >= marks) & there).sum(1).tolist() == [10] * len(rows)
+
+
+@pytest.mark.parametrize("seq_len", [11, 31])
+def test_passages_are_swapped_half_of_the_time_and_stand_one_after_the_other_otherwise(seq_len):
+    """Sentences of two letters that rise within a document tell where each passage was."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    pairs = [alphabet[2 * n : 2 * n + 2] for n in range(13)]
+    documents = [Document(tuple(pairs[: 1 + number % 13])) for number in range(1300)]
+    rows = rows_of(documents, SentenceOrderBatch, seq_len=seq_len)
+    batch, seen = everything(rows), 0
+    for tokens, types, follows in zip(batch["tokens"], batch["type_ids"], batch["follows"], strict=True):
+        text = [bytes(i for i in tokens[types == part].tolist() if 0 < i < 256).decode() for part in (0, 1)]
+        assert all(text), "a passage is empty"
+        before, behind = text if follows else text[::-1]
+        assert before + behind in alphabet
+        seen += (len(before) + len(behind)) // 2
+    left_out = rows.notes["single sentences left out"]
+    assert seen + left_out == sum(len(document.sentences) for document in documents)
+    assert abs(batch["follows"].mean() - 0.5) < 4 * np.sqrt(0.25 / len(rows))
 
 
 def test_the_sentence_rule():
