@@ -83,6 +83,29 @@ class PrefixLM(Protocol):
 
 
 @runtime_checkable
+class AdversarialLM(CausalLM, Protocol):
+    """A `CausalLM` that writes, its generator, with a discriminator that tells what it writes from real texts.
+
+    Both read ids (B, T) or, instead of each id, a row of probabilities of all of them (B, T, V), which stands for the
+    mixture of their embeddings: `hidden` with the same law as of ids.
+    """
+
+    def judge(
+        self,
+        texts: Int[Array, "B T"] | Float[Array, "B T V"],
+        *,
+        segment_ids: Int[Array, "B T"] | None = None,
+        keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, " B"]:
+        """The logit of each whole text being real, float32; above 0: rather real than written."""
+        ...
+
+    def judge_penalty(self) -> Float[Array, ""]:
+        """Half the sum of squares of the discriminator's last layer, biases included, float32."""
+        ...
+
+
+@runtime_checkable
 class CountedLM(CausalLM, Protocol):
     """A `CausalLM` that is not trained by gradient: its parameters, which may be integers, are counts."""
 
@@ -205,7 +228,7 @@ class LatentLM(Protocol):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    CountedLM, CausalLM, PrefixLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM
+    CountedLM, AdversarialLM, CausalLM, PrefixLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM
 )  # fmt: skip
 """All of them, the ones that say more before the ones that they contain."""
 

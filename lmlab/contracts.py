@@ -22,6 +22,7 @@ from lmlab.batches import SentencePairBatch as SentencePairBatch
 from lmlab.batches import SpanBatch as SpanBatch
 from lmlab.batches import TagBatch as TagBatch
 from lmlab.batches import TokenBatch as TokenBatch
+from lmlab.capabilities import AdversarialLM as AdversarialLM
 from lmlab.capabilities import BidirectionalLM as BidirectionalLM
 from lmlab.capabilities import Cache as Cache
 from lmlab.capabilities import CausalLM as CausalLM
@@ -151,7 +152,9 @@ class Dataset(Protocol):
 
     Datasets of `LabelledText` have `labels`, those of `TaggedText` have `tags` (and `labels`, where the whole has one):
     tuples of names, sorted, as they occur in the training split. Datasets of ids have `vocab`. A dataset of which
-    something is known exactly has `known() -> Mapping[str, float]`: entropy, optimum, chance level. One that is drawn
+    something is known exactly has `known() -> Mapping[str, float]`: entropy, optimum, chance level. One
+    whose law is known has `nats(sequences: (N, T) ids) -> (N, T) float64`, the exact -log p of each token of sequences
+    that stand behind the id which opens its rows, infinite for what never occurs. One that is drawn
     from a law, its splits independent of each other and therefore not without common examples, says so by
     `independent: ClassVar[bool] = True`. One whose examples are parts of documents that are kept whole, so that a short
     one ("No .") may stand in two splits, says which by `part_of: ClassVar[str] = "document"`; the example's `source` is

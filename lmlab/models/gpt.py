@@ -133,7 +133,7 @@ class GPT(nnx.Module):
           prefix: tokens that all tokens of their segment see, those before them, too (Liu et al. 2018,
             arXiv:1801.10198; Dong et al. 2019, arXiv:1905.03197). With a cache, read all of it at once.
         """
-        batch, time = tokens.shape
+        batch, time = tokens.shape[:2]
         read = None if cache is None else cache.length
         slots = time if cache is None else cache.k.shape[2]
         x = self.dropout(self.positions.add(self.embedding(tokens, self.dtype), positions, read), keys, 0)

@@ -89,7 +89,7 @@ class RecurrentLM(nnx.Module):
         del positions
         state = self.init_cache(tokens.shape[0], 0) if cache is None else cache
         marks = Marks.of_documents(segment_ids) if cache is None else Marks.of_reading(segment_ids)
-        x = self.embedding(tokens.T, self.dtype)
+        x = self.embedding(tokens.swapaxes(0, 1), self.dtype)
         if not self.word_dropout.off:
             x = self.word_dropout.of_words(x.swapaxes(0, 1), tokens, keys, self.layers + 1).swapaxes(0, 1)
         x = self._drop(x, keys, 0)

@@ -52,8 +52,10 @@ class Embedding(nnx.Module):
     def __init__(self, vocab: int, width: int, init: Initializer, *, rngs: nnx.Rngs) -> None:
         self.embedding = nnx.Param(init(rngs.params(), (vocab, width), jnp.float32), role="embedding")
 
-    def __call__(self, tokens: Int[Array, "*N"], dtype: Any) -> Float[Array, "*N D"]:
-        """The tokens' vectors in the compute dtype."""
+    def __call__(self, tokens: Int[Array, "*N"] | Float[Array, "*N V"], dtype: Any) -> Float[Array, "*N D"]:
+        """The tokens' vectors in the compute dtype; rows of probabilities of all ids have the mixtures of theirs."""
+        if jnp.issubdtype(tokens.dtype, jnp.floating):
+            return tokens.astype(dtype) @ self.embedding[...].astype(dtype)
         return self.embedding[...][tokens].astype(dtype)
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:

@@ -91,3 +91,28 @@ class Sigmoid:
     def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The value at `step`, float32."""
         return jnp.asarray(self.peak * jax.nn.sigmoid(self.steepness * (step - self.middle)), jnp.float32)
+
+
+@schedules.register("exponential")
+@dataclass(frozen=True)
+class Exponential:
+    """`start · (peak / start)^(step / last step)`: from `start` to `peak` by the same factor at each step.
+
+    RelGAN (Nie et al. 2019) has the temperature of its relaxed texts fall so, from 1 to 1/100 or 1/1000.
+
+    Args:
+      steps: length of the run (given by the program).
+      peak: the value at the last step.
+      start: the value at step 0.
+    """
+
+    TINY: ClassVar[str] = "exponential.peak = 0.01\nexponential.start = 0.1"
+
+    steps: int
+    peak: Positive
+    start: Positive = 1.0
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The value at `step`, float32."""
+        first, last = (jnp.log(jnp.asarray(number, jnp.float32)) for number in (self.start, self.peak))
+        return jnp.exp(first + (last - first) * progress(step, 0, self.steps - 1))
