@@ -1,121 +1,37 @@
-"""A variational autoencoder of texts (Kingma & Welling 2014; Bowman et al. 2016), with LSTMs at both ends."""
+"""A variational autoencoder of texts (Kingma & Welling 2014; Bowman et al. 2016): recurrent, or of Transformers."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Key
 
-from lmlab.contracts import Gaussian
-from lmlab.nn.dropout import Dropout, Rate
-from lmlab.nn.layout import by_rows
-from lmlab.nn.linear import Embedding, Linear, uniform
-from lmlab.nn.recurrence import LSTMState, Marks
-from lmlab.nn.recurrent import LSTMLayer
-from lmlab.ranges import Count, NonNegative, ProperFraction
+from lmlab.contracts import Cache, Gaussian
+from lmlab.nn.latent import AttentiveReader, AttentiveWriter, RecurrentReader, RecurrentWriter, Sizes
+from lmlab.nn.positions import PositionKind
+from lmlab.nn.stack import Remat
+from lmlab.nn.transformer import check_heads
+from lmlab.ranges import Count, NonNegative, Positive, ProperFraction
 from lmlab.registry import models
 
-Bound = float | Array
-
-
-class Reading(NamedTuple):
-    """What the decoder remembers: its layers' states, (L, B, D), and how many tokens each row has read."""
-
-    state: LSTMState
-    length: Int[Array, " B"]
-
-
-class Encoder(nnx.Module):
-    """q(z | text): the last state of a stack of LSTM layers, mapped to a mean and a log-variance.
-
-    Args: those of `TextVAE`.
-    """
-
-    def __init__(
-        self, vocab: int, embedding: int, width: int, layers: int, latent: int,
-        *, init_scale: Bound, embedding_scale: Bound, rngs: nnx.Rngs,
-    ) -> None:  # fmt: skip
-        self.embedding = Embedding(vocab, embedding, uniform(embedding_scale), rngs=rngs)
-        widths = [embedding] + [width] * (layers - 1)
-        self.blocks = nnx.List([LSTMLayer(each, width, init_scale, rngs, forget_bias=0.0) for each in widths])
-        self.posterior = Linear(width, 2 * latent, uniform(init_scale), bias=False, rngs=rngs)
-        self.width = width
-
-    def __call__(self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None, dtype: Any) -> Gaussian:
-        """The posterior of each row, float32."""
-        x, marks = self.embedding(tokens.T, dtype), Marks.of_reading(segment_ids)
-        state = LSTMLayer.start(tokens.shape[0], self.width)
-        for layer in self.blocks:
-            x, state = layer(by_rows(x, axis=1), LSTMLayer.start(tokens.shape[0], self.width), marks)
-        mean, log_variance = jnp.split(self.posterior(state.h), 2, -1)
-        return Gaussian(mean, log_variance)
-
-
-class Decoder(nnx.Module):
-    """p(text | z): a stack of LSTM layers between an embedding and a softmax, told z as `TextVAE.latent_to` says.
-
-    Args: those of `TextVAE`.
-    """
-
-    def __init__(
-        self, vocab: int, embedding: int, width: int, layers: int, latent: int,
-        *, inputs: bool, state: bool, dropout: Rate, init_scale: Bound, embedding_scale: Bound, rngs: nnx.Rngs,
-    ) -> None:  # fmt: skip
-        self.embedding = Embedding(vocab, embedding, uniform(embedding_scale), rngs=rngs)
-        self.first = Linear(latent, layers * width, uniform(init_scale), bias=False, rngs=rngs) if state else None
-        widths = [embedding] + [width] * (layers - 1)
-        self.blocks = nnx.List([LSTMLayer(each, width, init_scale, rngs, forget_bias=0.0) for each in widths])
-        self.latent = Linear(latent, 4 * width, uniform(init_scale), bias=False, rngs=rngs) if inputs else None
-        self.head = Linear(width, vocab, uniform(init_scale), bias=False, rngs=rngs)
-        self.dropout = Dropout(dropout)
-        self.width, self.layers = width, layers
-
-    def __call__(
-        self,
-        tokens: Int[Array, "B T"],
-        latent: Float[Array, "B Z"],
-        segment_ids: Int[Array, "B T"] | None,
-        cache: Reading | None,
-        keys: Key[Array, " B"] | None,
-        dtype: Any,
-    ) -> tuple[Float[Array, "B T D"], LSTMState]:
-        """States after each token, and the layers' last states."""
-        x, marks = self.dropout(self.embedding(tokens, dtype), keys, 0).swapaxes(0, 1), Marks.of_reading(segment_ids)
-        # The first layer reads [x; z]: of the product with it, the share of z is the same at all steps.
-        also = None if self.latent is None else self.latent(latent.astype(dtype))[None]
-        states, ends = self._begin(latent, cache), []
-        for depth, layer in enumerate(self.blocks):
-            own = LSTMState(states.h[depth], states.c[depth])
-            x, end = layer(by_rows(x, axis=1), own, marks, also=None if depth else also)
-            x = self.dropout(x.swapaxes(0, 1), keys, 1 + depth).swapaxes(0, 1)
-            ends.append(end)
-        return x.swapaxes(0, 1), LSTMState(*(jnp.stack(parts) for parts in zip(*ends, strict=True)))
-
-    def _begin(self, latent: Float[Array, "B Z"], cache: Reading | None) -> LSTMState:
-        """The states to go on from, (L, B, D): those of z where a row has read nothing."""
-        if self.first is None:
-            zeros = jnp.zeros((self.layers, len(latent), self.width))
-            fresh = LSTMState(zeros, zeros)
-        else:
-            cells = self.first(latent.astype(jnp.float32)).reshape(-1, self.layers, self.width).swapaxes(0, 1)
-            fresh = LSTMState(jnp.tanh(cells), cells)
-        if cache is None:
-            return fresh
-        begun = (cache.length > 0)[:, None]
-        return LSTMState(*(jnp.where(begun, old, new) for old, new in zip(cache.state, fresh, strict=True)))
+Kind = Literal["lstm", "gru", "elman", "transformer"]
 
 
 @models.register("text_vae")
 class TextVAE(nnx.Module):
-    """An LSTM encoder to a Gaussian posterior and an LSTM decoder that is told z, as in He et al. 2019, section 2.
+    """An encoder to a Gaussian posterior and a decoder that is told z; LSTMs by default, as in He et al. 2019.
 
-    (arXiv:1901.05534; Bowman et al. 2016, arXiv:1511.06349, give z to the first state only.) z is concatenated to
-    every input of the decoder's first layer, and c0 = W z, h0 = tanh(c0). The encoder's posterior is read off its last
-    state; nothing is shared between the two. A row is one text with one latent, whatever its segments are. The defaults
-    are the sizes and the initialisation of the paper's synthetic experiment, but for `dropout`, 0.5 there.
+    (Section 2 of arXiv:1901.05534; Bowman et al. 2016, arXiv:1511.06349, give z to the first state only.) z is
+    concatenated to every input of the decoder's first layer, and c0 = W z, h0 = tanh(c0). The encoder's posterior is
+    read off its last state; nothing is shared between the two. A row is one text with one latent, whatever its segments
+    are. The defaults are the sizes and the initialisation of the paper's synthetic experiment, but for `dropout`, 0.5
+    there.
+
+    Transformers are told z as in Optimus (Li et al. 2020, arXiv:2004.04092, section 3.2): W z is added to every
+    embedded token, and is one more key and value of every layer; the posterior is read off the first token's state.
+    Each end may be of any kind. Blocks are pre-norm with GELU, and one more norm at the end.
 
     The parameters lie under `encoder/` and `decoder/`, for updates that train one of them.
 
@@ -123,32 +39,54 @@ class TextVAE(nnx.Module):
 
     Args:
       vocab: number of token ids, V (given by the data).
+      seq_len: tokens per training row; the number of learned positions (the encoder has one more).
       dtype: compute dtype of the products; parameters, gates, states, the posterior and logits are float32.
       rngs: where initial values come from.
+      encoder: what reads a text: layers of `lstm`, `gru` or `elman` cells, or a `transformer`.
+      decoder: what writes it: one of the same.
       latent: Z.
-      embedding: width of both embeddings.
+      embedding: width of both embeddings; a Transformer of another width maps them to its own.
       width: hidden size D of every layer.
       layers: number of layers L of the encoder and of the decoder.
-      latent_to: what of the decoder is told z: its `inputs`, its first `state`, or `both`.
-      dropout: probability of zeroing an entry of the decoder's embeddings and of its layers' outputs, in [0, 1).
+      latent_to: what of the decoder is told z: its `inputs`, its first `state` (a Transformer's keys and values before
+        the first token), or `both`.
+      dropout: probability of zeroing an entry of the decoder's embeddings and of its layers' outputs (a Transformer's
+        attention weights and what each half block adds), in [0, 1).
       init_scale: kernels are uniform in [-init_scale, init_scale]; biases start at zero.
-      embedding_scale: the same of the embeddings.
+      embedding_scale: the same of the embeddings, and of learned positions.
+      heads: H of a Transformer, a divisor of `width`.
+      mlp_ratio: width inside a Transformer's feed-forward half, in multiples of D.
+      positions: of a Transformer: `learned` vectors added to the embedding, which end at `seq_len`; or what does not
+        end: `sinusoidal` vectors, `rotary` angles of queries and keys, `alibi`, `relative` biases as in T5, or `none`.
+      scan: one compiled block run L times; False compiles L blocks. The numbers are the same. Of Transformers only.
+      remat: what a Transformer's backward pass computes again: `none`, `dots` (all but the products with parameters) or
+        `full`.
+
+    Raises:
+      ConfigError: a Transformer's width does not divide into its heads, or these not as rotary angles need.
     """
 
+    OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"scan", "remat"})
     TINY: ClassVar[str] = """
+    text_vae.encoder = 'gru'
+    text_vae.decoder = 'transformer'
     text_vae.latent = 3
     text_vae.embedding = 5
-    text_vae.width = 11
+    text_vae.width = 12
     text_vae.layers = 2
+    text_vae.heads = 3
     text_vae.dropout = 0.25
     """
 
     def __init__(
         self,
         vocab: int,
+        seq_len: int,
         dtype: Any,
         rngs: nnx.Rngs,
         *,
+        encoder: Kind = "lstm",
+        decoder: Kind = "lstm",
         latent: Count = 2,
         embedding: Count = 50,
         width: Count = 50,
@@ -157,15 +95,28 @@ class TextVAE(nnx.Module):
         dropout: ProperFraction = 0.0,
         init_scale: NonNegative = 0.01,
         embedding_scale: NonNegative = 0.1,
+        heads: Count = 5,
+        mlp_ratio: Positive = 4.0,
+        positions: PositionKind = "learned",
+        scan: bool = True,
+        remat: Remat = "dots",
     ) -> None:
-        self.dtype, self.width, self.layers = dtype, width, layers
-        self.encoder = Encoder(
-            vocab, embedding, width, layers, latent, init_scale=init_scale, embedding_scale=embedding_scale, rngs=rngs
-        )
-        self.decoder = Decoder(
-            vocab, embedding, width, layers, latent, inputs=latent_to != "state", state=latent_to != "inputs",
-            dropout=dropout, init_scale=init_scale, embedding_scale=embedding_scale, rngs=rngs,
+        if "transformer" in (encoder, decoder):
+            check_heads("text_vae", width, heads, None, positions)
+        self.dtype = dtype
+        sizes = Sizes(
+            vocab, embedding, width, layers, latent, init_scale, embedding_scale, dropout, heads, mlp_ratio, positions,
+            seq_len, scan, remat,
         )  # fmt: skip
+        told = {"inputs": latent_to != "state", "state": latent_to != "inputs"}
+        self.encoder: RecurrentReader | AttentiveReader = (
+            AttentiveReader(sizes, rngs) if encoder == "transformer" else RecurrentReader(encoder, sizes, rngs)
+        )
+        self.decoder: RecurrentWriter | AttentiveWriter = (
+            AttentiveWriter(sizes, **told, rngs=rngs)
+            if decoder == "transformer"
+            else RecurrentWriter(decoder, sizes, **told, rngs=rngs)
+        )
 
     def posterior(
         self,
@@ -184,29 +135,28 @@ class TextVAE(nnx.Module):
         latent: Float[Array, "B Z"],
         *,
         segment_ids: Int[Array, "B T"] | None = None,
-        cache: Reading | None = None,
+        cache: Cache | None = None,
         keys: Key[Array, " B"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], Reading | None]:
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """The decoder's states after reading each token; position t depends on z and on tokens[:, :t+1] only.
 
         Args:
           tokens: ids.
           latent: z of each row; with a cache, the one with which its text was begun.
-          segment_ids: 0 at padding, which is not read.
+          segment_ids: 0 at padding, which stands behind a text and is not read.
           cache: what was read before.
           keys: one for each row; switches dropout on.
         """
-        states, last = self.decoder(tokens, latent, segment_ids, cache, keys, self.dtype)
-        if cache is None:
-            return states, None
-        read = tokens.shape[1] if segment_ids is None else (segment_ids != 0).sum(1, dtype=jnp.int32)
-        return states, Reading(last, cache.length + read)
+        return self.decoder(tokens, latent, segment_ids, cache, keys, self.dtype)
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits, float32."""
         return self.decoder.head.project(hidden)
 
-    def init_cache(self, batch: int, length: int) -> Reading:
-        """The state before anything is read; it has the same size whatever `length` is."""
-        zeros = jnp.zeros((self.layers, batch, self.width))
-        return Reading(LSTMState(zeros, zeros), jnp.zeros(batch, jnp.int32))
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """What has read nothing, for `batch` rows of at most `length` tokens; a recurrent one has one size for all.
+
+        Raises:
+          ConfigError: a Transformer has no learned position for that many tokens.
+        """
+        return self.decoder.init_cache(batch, length, self.dtype)

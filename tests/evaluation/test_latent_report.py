@@ -12,7 +12,7 @@ from lmlab.models.text_vae import TextVAE
 from lmlab.nn.functional import ModelDef
 
 V, T, N = 5, 3, 25
-MODEL = ModelDef.of(lambda rngs: TextVAE(V, jnp.float32, rngs, latent=1, embedding=3, width=7))
+MODEL = ModelDef.of(lambda rngs: TextVAE(V, 7, jnp.float32, rngs, latent=1, embedding=3, width=7))
 DRAW = np.random.default_rng(3)
 PARAMS = {path: DRAW.normal(0, 1.5, shape.shape).astype(np.float32) for path, shape in MODEL.shapes.items()}
 PARAMS["encoder/posterior/kernel"] *= 0.08  # posteriors near the prior: importance weights that a sample can average

@@ -11,7 +11,7 @@ from lmlab.models.text_vae import TextVAE
 from lmlab.nn.functional import ModelDef
 
 V, Z, N = 13, 3, 5
-MODEL = ModelDef.of(lambda rngs: TextVAE(V, jnp.float32, rngs, latent=Z, embedding=5, width=11, layers=2))
+MODEL = ModelDef.of(lambda rngs: TextVAE(V, 7, jnp.float32, rngs, latent=Z, embedding=5, width=11, layers=2))
 DRAW = np.random.default_rng(3)
 PARAMS = {path: DRAW.normal(0, 0.8, shape.shape).astype(np.float32) for path, shape in MODEL.shapes.items()}
 

@@ -13,7 +13,7 @@ from lmlab.nn.randomness import content_keys, keys_for
 from lmlab.optim.annealing import Ramp
 
 V, T, B, Z = 13, 7, 5, 3
-MODEL = ModelDef.of(lambda rngs: TextVAE(V, jnp.float32, rngs, latent=Z, embedding=5, width=11, init_scale=0.9))
+MODEL = ModelDef.of(lambda rngs: TextVAE(V, T, jnp.float32, rngs, latent=Z, embedding=5, width=11, init_scale=0.9))
 DRAW = np.random.default_rng(3)
 PARAMS = {path: DRAW.normal(0, 0.5, shape.shape).astype(np.float32) for path, shape in MODEL.shapes.items()}
 ZERO = jnp.int32(0)

@@ -17,7 +17,7 @@ THERE = (np.arange(T) < np.array([[T], [T - 3], [2]])).astype(np.int32)
 
 def vae(**options: Any) -> ModelDef[TextVAE]:
     options = {"latent": Z, "embedding": E, "width": D, "layers": L, "init_scale": 0.4, **options}
-    return ModelDef.of(lambda rngs: TextVAE(V, jnp.float32, rngs, **options))
+    return ModelDef.of(lambda rngs: TextVAE(V, T, jnp.float32, rngs, **options))
 
 
 def parameters(model: ModelDef[TextVAE]) -> dict[str, np.ndarray]:
