@@ -227,8 +227,22 @@ class LatentLM(Protocol):
         ...
 
 
+@runtime_checkable
+class WordVectors(Protocol):
+    """Gives two vectors for each token id, of which products say how well one goes with the other (word2vec)."""
+
+    def vectors_of(self, tokens: Int[Array, "*N"]) -> Float[Array, "*N D"]:
+        """The vectors of ids as words."""
+        ...
+
+    def context_vectors_of(self, tokens: Int[Array, "*N"]) -> Float[Array, "*N D"]:
+        """The vectors of ids as what stands around a word."""
+        ...
+
+
 CAPABILITIES: tuple[type, ...] = (
-    CountedLM, AdversarialLM, CausalLM, PrefixLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM
+    CountedLM, AdversarialLM, CausalLM, PrefixLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM,
+    WordVectors,
 )  # fmt: skip
 """All of them, the ones that say more before the ones that they contain."""
 

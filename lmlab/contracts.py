@@ -34,6 +34,7 @@ from lmlab.capabilities import Memory as Memory
 from lmlab.capabilities import PooledEncoder as PooledEncoder
 from lmlab.capabilities import PrefixLM as PrefixLM
 from lmlab.capabilities import TokenEncoder as TokenEncoder
+from lmlab.capabilities import WordVectors as WordVectors
 from lmlab.examples import Document as Document
 from lmlab.examples import LabelledText as LabelledText
 from lmlab.examples import Question as Question
@@ -427,7 +428,7 @@ for parts that are built later, or inside a traced function.
 
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "model": ("vocab", "seq_len", "source_len", "dtype", "rngs", "run_targets"),
-    "loss": ("vocab", "special_ids", "labels", "tags", "steps"),
+    "loss": ("vocab", "special_ids", "labels", "tags", "counts", "steps"),
     "schedule": ("steps",),
 }
 """What the program gives to components of a kind, beside their configuration; binding one of these is refused.
@@ -435,5 +436,6 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
 vocab: number of token ids. seq_len, source_len: T and S of the training batches. dtype: compute dtype. rngs: nnx.Rngs.
 run_targets: positions of all training batches of the run, in each of which something may be predicted.
 special_ids: ids that stand for no text, by role (`mask`, `end_of_text`, ...). labels, tags: names of the classes of
-examples and of words, by id. steps: length of the run in optimizer steps.
+examples and of words, by id. counts: a function without arguments that gives how often each id is to be predicted in the
+training split, (V,) int64; it counts when it is first called. steps: length of the run in optimizer steps.
 """

@@ -19,6 +19,7 @@ from lmlab.data.features import Batch, Rows, Setting
 from lmlab.data.features.buckets import Bucketed, BucketOrder
 from lmlab.data.features.mixing import Mixed, MixedOrder
 from lmlab.data.fingerprints import digest, digest_json
+from lmlab.data.generated.drawing import ENDLESS
 from lmlab.data.order import Order
 from lmlab.data.prefetch import Prefetch
 from lmlab.errors import DataError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TOGETHER = 1 << 24  # ids looked at together: they may be a memory map of more than the memory
+_GATHERED = 1 << 20  # ids of rows that are made at once to be counted
+_COUNTED = 1 << 13  # rows of an endless split of which ids are counted
 
 
 class Data:
@@ -78,6 +81,17 @@ class Data:
             return 1.0, 1.0
         found = account(tokenizer, [text for example in self._dataset.split(split) for text in texts_of(example)])
         return found.bytes / max(found.bytes_of_ids, 1), found.words / max(found.words_of_ids, 1)
+
+    @functools.cached_property
+    def target_counts(self) -> np.ndarray:
+        """How often each id is to be predicted in the training split, (V,) int64; in an endless one's first rows."""
+        rows, found = self._rows("train", True), np.zeros(self.vocab, np.int64)
+        counted = len(rows) if len(rows) < ENDLESS else _COUNTED
+        together = max(1, _GATHERED // int(self._facts["seq_len"]))
+        for first in range(0, counted, together):
+            batch = rows.gather(np.arange(first, min(first + together, counted)))
+            found += np.bincount(batch["targets"][batch["weights"] > 0], minlength=self.vocab)
+        return found
 
     @functools.cached_property
     def train(self) -> TrainBatches:

@@ -95,7 +95,7 @@ class Program:
         """What losses are told (see `contracts.SUPPLIED`)."""
         data = self.data
         told = {"vocab": data.vocab, "special_ids": data.special_ids, "labels": data.labels, "tags": data.tags}
-        return {**told, "steps": self.experiment.steps}
+        return {**told, "counts": lambda: data.target_counts, "steps": self.experiment.steps}
 
     @property
     def tokenizer(self) -> Tokenizer | None:
