@@ -241,8 +241,8 @@ class WordVectors(Protocol):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    CountedLM, AdversarialLM, CausalLM, PrefixLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder, LatentLM,
-    WordVectors,
+    CountedLM, AdversarialLM, CausalLM, PrefixLM, BidirectionalLM, PooledEncoder, TokenEncoder, EncoderDecoder,
+    LatentLM, WordVectors,
 )  # fmt: skip
 """All of them, the ones that say more before the ones that they contain."""
 

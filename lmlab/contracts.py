@@ -120,6 +120,10 @@ class Loss(Protocol):
     One with parameters of its own, such as a classifier's last layer, has `make_head(width: int, rngs: nnx.Rngs) ->
     nnx.Module`, D being the width of the model's states; the model then carries the head as its `task_head`.
 
+    One that learns from another model names it, `teacher: Spec`, the run folder that its parameters are from, `run:
+    str`, and the checkpoint, `run_step: int | None`; the model then has it as its `teacher`, which does not learn, and
+    `make_head` is given the width of its states, too.
+
     The evaluators and hooks of an experiment that names none are those that its loss does: `EVALUATORS` and `HOOKS`,
     tuples of names; without them `held_out`, which reports the loss's own metrics, and no hook.
 
@@ -436,6 +440,6 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
 vocab: number of token ids. seq_len, source_len: T and S of the training batches. dtype: compute dtype. rngs: nnx.Rngs.
 run_targets: positions of all training batches of the run, in each of which something may be predicted.
 special_ids: ids that stand for no text, by role (`mask`, `end_of_text`, ...). labels, tags: names of the classes of
-examples and of words, by id. counts: a function without arguments that gives how often each id is to be predicted in the
-training split, (V,) int64; it counts when it is first called. steps: length of the run in optimizer steps.
+examples and of words, by id. counts: a function without arguments that gives how often each id is to be predicted in
+the training split, (V,) int64; it counts when it is first called. steps: length of the run in optimizer steps.
 """

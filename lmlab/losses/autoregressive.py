@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 
 from lmlab.contracts import CausalLM, LossOutput, TokenBatch
-from lmlab.losses.cross_entropy import at_ids, in_pieces, is_argmax, is_zero
+from lmlab.losses.cross_entropy import at_ids, is_argmax, is_zero, sums_in_pieces
 from lmlab.ranges import Count, NonNegative, ProperFraction
 from lmlab.registry import losses
 
@@ -60,22 +60,15 @@ class Autoregressive:
         self, model: Any, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
     ) -> LossOutput:
         """The loss of what is predicted from states, all at once or a chunk after the other."""
-        weights = weights.astype(jnp.float32)
-        if self.chunk is None:
-            return self._sums(model, hidden, targets, weights)
 
-        def part(sums: LossOutput, piece: tuple[Array, Array, Array]) -> tuple[LossOutput, None]:
-            return jax.tree.map(jnp.add, sums, self._sums(model, *piece)), None
+        def part(hidden: Array, targets: Array, weights: Array) -> LossOutput:
+            logits = model.project(hidden.reshape(-1, hidden.shape[-1]))
+            return self.terms(logits, targets.reshape(-1), weights.reshape(-1))
 
-        pieces = tuple(in_pieces(x, self.chunk) for x in (hidden, targets, weights))
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: self._sums(model, *(x[0] for x in pieces))))
-        return jax.lax.scan(jax.checkpoint(part, prevent_cse=False), zeros, pieces)[0]
+        return sums_in_pieces(part, self.chunk, hidden, targets, weights.astype(jnp.float32))
 
-    def _sums(
-        self, model: Any, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
-    ) -> LossOutput:
-        logits = model.project(hidden.reshape(-1, hidden.shape[-1]))
-        targets, weights = targets.reshape(-1), weights.reshape(-1)
+    def terms(self, logits: Float[Array, "N V"], targets: Int[Array, " N"], weights: Float[Array, " N"]) -> LossOutput:
+        """The sums over positions of which the logits are given."""
         log_z = jax.nn.logsumexp(logits, -1)
         at_target = at_ids(logits, targets)
         nats = log_z - at_target

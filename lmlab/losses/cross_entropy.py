@@ -37,6 +37,24 @@ def is_argmax(logits: Float[Array, "N V"], at_id: Float[Array, " N"], ids: Int[A
     return ((logits < bound) | ((logits == bound) & behind)).all(-1)
 
 
+def sums_in_pieces(terms: Callable[..., Sums], size: int | None, *arrays: Array) -> Sums:
+    """`terms(*arrays)`, sums over arrays (B, T, ...), of `size` positions of each row at a time.
+
+    They are computed again in the backward pass, so that what is made of the positions in between, such as logits
+    (B, T, V), is never held whole. None takes all at once.
+    """
+    if size is None:
+        return terms(*arrays)
+
+    def turn(sums: Sums, piece: tuple[Array, ...]) -> tuple[Sums, None]:
+        return jax.tree.map(jnp.add, sums, terms(*piece)), None
+
+    pieces = tuple(in_pieces(x, size) for x in arrays)
+    shapes = jax.eval_shape(terms, *(x[0] for x in pieces))
+    zeros: Sums = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    return jax.lax.scan(jax.checkpoint(turn, prevent_cse=False), zeros, pieces)[0]
+
+
 def in_pieces(x: Array, size: int) -> Array:
     """(B, T, ...) as (ceil(T / size), B, size, ...), padded with zeros."""
     x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % size)] + [(0, 0)] * (x.ndim - 2))

@@ -54,7 +54,8 @@ class NegativeSampling:
     shifted pointwise mutual information (Levy & Goldberg 2014).
 
     Windows lie within a row, and all of its pairs are formed by one (T, T) product: rows should be at most some 1,000
-    words long, as in the authors' code. What is drawn is a function of each row's key; in an evaluation, of its content.
+    words long, as in the authors' code. What is drawn is a function of each row's key; in an evaluation, of its
+    content.
 
     Needs: WordVectors, and a batch of `tokens` with `targets` and `weights`; the words are the targets of weight above
     0, of which a split has each one once.
@@ -125,9 +126,7 @@ class NegativeSampling:
 
         return jax.vmap(row)(keys, *self._words(batch))
 
-    def sums(
-        self, model: WordVectors, drawn: Drawn
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    def sums(self, model: WordVectors, drawn: Drawn) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
         """Nats of what was to be found, nats of the noise, and the number of predictions."""
         inputs, outputs = model.vectors_of(drawn.words), model.context_vectors_of(drawn.words)
         pairs = drawn.pairs.astype(jnp.float32)

@@ -15,6 +15,7 @@ binding of `experiment.*` chooses the components beside it, where the ones that 
 `tokenizer.json` (bytes, as Hugging Face writes such a file); with `rows.jsonl`, `pairs.tsv`, `messages.po`,
 `tagged.conll`, `documents.txt` (a sentence to a line), `questions.json` and `choices.jsonl`, each of 41 short examples;
 with a table `synonyms.tsv`; and with two stores of the documents, `prepared` (in bytes) and `prepared_examples`.
+`{teacher}` stands for a run folder of the smallest `lstm` on `random_tokens`, saved before its first step.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ from unittest import SkipTest
 import numpy as np
 
 from lmlab.batches import TokenBatch
-from lmlab.config import Resolved, resolve
+from lmlab.config import Resolved, resolve, spec_to_json
 from lmlab.data.features import CONVERSIONS
 from lmlab.data.prepared import Request, prepare
 from lmlab.data.tokenizers.byte_level import letters
 from lmlab.examples import IDS
 from lmlab.registry import Entry, datasets, find, losses, models
+from lmlab.training.checkpoint import Checkpoints, Note
+from lmlab.training.metrics_file import Position
 from lmlab.training.program import Program
+from lmlab.training.run_folder import RunFolder
 
 BASE = {
     "experiment.model": "@lstm",
@@ -142,6 +146,8 @@ def tiny_bindings(entry: Entry) -> dict[str, str]:
     text = inspect.cleandoc(getattr(entry.component, "TINY", ""))
     if "{folder}" in text:
         text = text.replace("{folder}", str(small_files()))
+    if "{teacher}" in text:
+        text = text.replace("{teacher}", str(teacher()))
     pairs = (line.partition("=") for line in text.splitlines() if line.strip())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
@@ -247,9 +253,15 @@ def _spelled(value: Any) -> str:
 @functools.cache
 def small_files() -> Path:
     """The folder that `{folder}` stands for: one for the whole process, gone with it. To be read only."""
+    folder = _own_folder()
+    _write_files(folder)
+    return folder
+
+
+def _own_folder() -> Path:
+    """An empty folder that is gone with the process."""
     folder = tempfile.TemporaryDirectory(prefix="lmlab-tiny-")
     atexit.register(folder.cleanup)
-    _write_files(Path(folder.name))
     return Path(folder.name)
 
 
@@ -269,6 +281,19 @@ def _write_files(folder: Path) -> None:
         prepare(request, folder / name, lambda line: None)
     (folder / "synonyms.tsv").write_text("quick\tfast\trapid\nlazy\tidle\n", encoding="utf-8")
     np.save(folder / "tokens.npy", np.random.default_rng(5).integers(0, 11, 2003).astype(np.uint8))
+
+
+@functools.cache
+def teacher() -> Path:
+    """The run folder that `{teacher}` promises, made once in a process."""
+    resolved = _resolved(models.entry("lstm"), ())
+    program, folder = Program(resolved), RunFolder(_own_folder() / "run")
+    folder.write_config(resolved)
+    checkpoints = Checkpoints(folder.checkpoints, program.checkpoints)
+    note = Note(0, {}, Position(), -1, 0, {}, None, spec_to_json(resolved.spec))
+    checkpoints.save(program.partitioner.export(program.init_state()), note)
+    checkpoints.close()
+    return folder.path
 
 
 def _tokenizer_of_bytes() -> dict[str, Any]:

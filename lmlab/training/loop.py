@@ -26,6 +26,7 @@ from lmlab.training.run_folder import RunFolder, differences, keep_old
 from lmlab.training.session import Progress, Session
 from lmlab.training.signals import StopRequested, StopSignals
 from lmlab.training.state import State
+from lmlab.training.teacher import check_teacher, load_teacher
 
 RUNS = Path("runs")
 """Where run folders are, in the working directory, unless `run` says otherwise."""
@@ -116,6 +117,8 @@ def _start(
     metrics = MetricsFile(folder.metrics, note.metrics if note else Position()) if first else None
     if metrics is not None:
         held.callback(metrics.close)
+    if note is None:
+        check_teacher(program)
     dispatch = stop.wait_for(program.compile_dispatch)
     _tell_of_data(program)
     if note is None:
@@ -203,17 +206,21 @@ def _restored(program: Program, checkpoints: Checkpoints, note: Note) -> State:
 
 
 def _first_state(program: Program) -> State:
-    """The state before the first step, with another run's parameters where `init_from` asks for them."""
+    """The state before the first step, with other runs' parameters where `init_from` or a teacher bring them."""
     state = program.init_state()
-    if program.experiment.init_from is None:
-        return state
-    settings = build(program.experiment.init_from)
     target: Any = program.abstract_state.params  # ShapeDtypeStructs
-    params, plan = load_params(settings, target)
-    say(plan.report(settings.run))
+    found = load_teacher(program, target)
+    if program.experiment.init_from is not None:
+        settings = build(program.experiment.init_from)
+        own = {path: shape for path, shape in target.items() if path not in program.frozen}
+        params, plan = load_params(settings, own)
+        say(plan.report(settings.run))
+        found |= params
+    if not found:
+        return state
     exported = program.partitioner.export(state)
-    params = {**exported.params, **params}
+    params = {**exported.params, **found}
     opt_state = dict(exported.opt_state)
-    if "ema" in opt_state:
-        opt_state["ema"] = jax.tree.map(jnp.copy, params)  # arrays of its own: `load` takes them over
+    if "ema" in opt_state:  # with arrays of its own: `load` takes them over
+        opt_state["ema"] = {path: jnp.copy(params[path]) for path in opt_state["ema"]}
     return program.partitioner.load(exported._replace(params=params, opt_state=opt_state))

@@ -28,6 +28,9 @@ from lmlab.training.updates import Part
 
 Compiled = Callable[..., Any]
 
+TEACHER = "teacher/"
+"""Where a model has the parameters of its teacher."""
+
 
 class Dispatch(NamedTuple):
     """One or more optimizer steps as one compiled call.
@@ -83,7 +86,7 @@ class Program:
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
         optimizer = self._part("optimizer", steps=self.experiment.steps)
-        self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, self._updates())
+        self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, self._updates(), self.frozen)
 
     @property
     def spec(self) -> Spec:
@@ -96,6 +99,11 @@ class Program:
         data = self.data
         told = {"vocab": data.vocab, "special_ids": data.special_ids, "labels": data.labels, "tags": data.tags}
         return {**told, "counts": lambda: data.target_counts, "steps": self.experiment.steps}
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Paths of the parameters that do not learn: the teacher's, where the loss has one."""
+        return tuple(path for path in self.model.shapes if path.startswith(TEACHER))
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -239,11 +247,17 @@ class Program:
             "source_len": self.experiment.source_len or self.experiment.seq_len,
             "run_targets": self.experiment.steps * self.experiment.global_batch_size * self.experiment.seq_len,
         }
-        model = self._part("model", vocab=self.data.vocab, **lengths, dtype=self.dtype, rngs=rngs)
-        make_head = getattr(self.loss, "make_head", None)
+        given = {"vocab": self.data.vocab, **lengths, "dtype": self.dtype, "rngs": rngs}
+        model = self._part("model", **given)
+        teacher, make_head = getattr(self.loss, "teacher", None), getattr(self.loss, "make_head", None)
+        widths = []
+        if teacher is not None:
+            model.teacher = self._component(teacher, "loss/teacher", **given)
+            check_model(self.loss, self.experiment.loss.name, model.teacher, teacher.name)
+            widths.append(states_width(model.teacher))
         if make_head is not None:
             check_model(self.loss, self.experiment.loss.name, model, self.experiment.model.name)
-            model.task_head = make_head(states_width(model), rngs)
+            model.task_head = make_head(states_width(model), rngs, *widths)
         return model
 
     def _updates(self) -> tuple[Part, ...]:
@@ -255,7 +269,7 @@ class Program:
             loss = self._component(update.loss or experiment.loss, f"{at}/loss", **self.facts)
             rule = self._component(update.optimizer or experiment.optimizer, f"{at}/optimizer", steps=experiment.steps)
             check_model(loss, (update.loss or experiment.loss).name, self.abstract_model, experiment.model.name)
-            paths = paths_of(update, self.model.shapes)
+            paths = paths_of(update, [path for path in self.model.shapes if path not in self.frozen])
             parts.append(Part(update.name, loss, rule, paths, update.repeats, update.every, update.begin, update.end))
         return tuple(parts)
 

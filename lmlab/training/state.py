@@ -14,8 +14,8 @@ class State(NamedTuple):
     Attributes:
       step: optimizer steps done, skipped ones included, int32.
       params: the parameters by path, float32.
-      opt_state: `update`: the optimizer's own state; `guard`: the finite guard's counters; `ema`: the averaged
-        parameters by path, if the experiment asks for them.
+      opt_state: `update`: the optimizer's own state; `guard`: the finite guard's counters; `ema`: the averages of
+        the parameters that learn, by path, if the experiment asks for them.
       model_state: what models and losses carry besides parameters (empty for the models of today).
     """
 
@@ -26,8 +26,8 @@ class State(NamedTuple):
 
 
 def averaged_params(state: State) -> dict[str, Array]:
-    """The parameters to evaluate and generate with: the moving average if there is one."""
-    return state.opt_state.get("ema", state.params)
+    """The parameters to evaluate and generate with: the moving average of those that have one."""
+    return {**state.params, **state.opt_state.get("ema", {})}
 
 
 def skipped(state: State) -> Int[Array, ""]:

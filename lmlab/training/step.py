@@ -47,6 +47,7 @@ class Recipe:
       clip_norm: the gradient is scaled down to this global norm; None: never.
       ema: decay d of the average e ← d·e + (1-d)·params, starting from the initial parameters; None: no average.
       parts: the updates of a step; none: one of all parameters, by `loss` and `optimizer`.
+      frozen: paths of parameters that no update changes: they have no place in the optimizer's state or in an average.
       fixed: parameters that the model has and the state has not, by path.
     """
 
@@ -57,14 +58,21 @@ class Recipe:
     clip_norm: float | Float[Array, ""] | None = None
     ema: float | Float[Array, ""] | None = None
     parts: tuple[Part, ...] = ()
+    frozen: tuple[str, ...] = ()
     fixed: Params = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, experiment: Experiment, model: ModelDef[Any], loss: Loss, optimizer: Optimizer, parts: tuple[Part, ...]
+        cls,
+        experiment: Experiment,
+        model: ModelDef[Any],
+        loss: Loss,
+        optimizer: Optimizer,
+        parts: tuple[Part, ...],
+        frozen: tuple[str, ...] = (),
     ) -> Recipe:
         """The recipe of an experiment and its parts."""
-        return cls(model, loss, optimizer, experiment.seed, experiment.clip_norm, experiment.ema, parts)
+        return cls(model, loss, optimizer, experiment.seed, experiment.clip_norm, experiment.ema, parts, frozen)
 
     def update_rule(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer for the state's parameters; its `update` is given the number of the `step`."""
@@ -73,9 +81,15 @@ class Recipe:
 
     def part(self, part: Part, params: Params) -> tuple[Recipe, Params]:
         """The recipe of one of the updates, and its own of all parameters."""
-        fixed = {path: value for path, value in params.items() if path not in part.paths}
+        fixed = {**self.fixed, **{path: value for path, value in params.items() if path not in part.paths}}
         own = {path: params[path] for path in part.paths}
         return replace(self, loss=part.loss, optimizer=part.optimizer, ema=None, parts=(), fixed=fixed), own
+
+    def learning(self, params: Params) -> tuple[Recipe, Params]:
+        """The recipe of the parameters that learn, the frozen ones being fixed, and those that learn."""
+        fixed = {path: params[path] for path in self.frozen}
+        own = {path: value for path, value in params.items() if path not in fixed}
+        return replace(self, frozen=(), fixed=fixed), own
 
 
 def make_init(recipe: Recipe) -> Callable[[Key[Array, ""]], State]:
@@ -83,10 +97,11 @@ def make_init(recipe: Recipe) -> Callable[[Key[Array, ""]], State]:
 
     def init(key: Key[Array, ""]) -> State:
         params = recipe.model.init(key)
+        one, own = recipe.learning(params)
         zero = jnp.zeros((), jnp.int32)
-        opt_state = {"update": _first(recipe, params), "guard": {"skipped": zero, "skipped_in_a_row": zero}}
+        opt_state = {"update": _first(one, own), "guard": {"skipped": zero, "skipped_in_a_row": zero}}
         if recipe.ema is not None:
-            opt_state["ema"] = params
+            opt_state["ema"] = own
         return State(zero, params, opt_state, {})
 
     return init
@@ -135,9 +150,15 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
         return new, _metrics(recipe, state.step, output, norm, finite)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        return update(recipe, state, batch, stream_key(recipe.seed, STEP, state.step))
+        one, own = recipe.learning(state.params)
+        before = state._replace(params=own)
+        if recipe.parts:
+            after, metrics = in_turn(one, update)(before, batch)
+        else:
+            after, metrics = update(one, before, batch, stream_key(recipe.seed, STEP, state.step))
+        return after._replace(params={**state.params, **after.params}), metrics
 
-    return in_turn(recipe, update) if recipe.parts else step
+    return step
 
 
 def _counting(recipe: Recipe, axis_name: str | None) -> Step:
