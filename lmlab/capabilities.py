@@ -3,6 +3,10 @@
 In all methods `keys` holds one random key per row and switches dropout on; None is deterministic. `segment_ids` is 0 at
 padding, which is never read. No two capabilities share all their method names, so that having the methods of one
 never means having the other's by accident.
+
+A model may also add terms of its own to the loss that it is trained with, such as the balance of a mixture of experts:
+`hidden`, `encode` and the like then call `nn.auxiliary.report`, outside of loops. See there.
+
 Letters in shapes: B batch, T time, S time of the source, D width, V vocabulary, Z latent.
 """
 
@@ -237,6 +241,18 @@ class WordVectors(Protocol):
 
     def context_vectors_of(self, tokens: Int[Array, "*N"]) -> Float[Array, "*N D"]:
         """The vectors of ids as what stands around a word."""
+        ...
+
+
+@runtime_checkable
+class NoisyParameters(Protocol):
+    """A model whose parameters are noisy in training (DropConnect). No loss asks for it; the trainer does, of any."""
+
+    def with_noise(self, key: Key[Array, ""]) -> NoisyParameters:
+        """The model with changed parameters; itself where it is known that nothing changes.
+
+        Called once a step, with one key for all its rows: all microbatches and devices have the same parameters.
+        """
         ...
 
 

@@ -31,6 +31,7 @@ from lmlab.capabilities import EncoderDecoder as EncoderDecoder
 from lmlab.capabilities import Gaussian as Gaussian
 from lmlab.capabilities import LatentLM as LatentLM
 from lmlab.capabilities import Memory as Memory
+from lmlab.capabilities import NoisyParameters as NoisyParameters
 from lmlab.capabilities import PooledEncoder as PooledEncoder
 from lmlab.capabilities import PrefixLM as PrefixLM
 from lmlab.capabilities import TokenEncoder as TokenEncoder
@@ -405,6 +406,11 @@ class Model(Protocol):
     """Any registered model: an nnx.Module whose capabilities are its methods.
 
     One that serves fewer losses than its capabilities do names them: `LOSSES: ClassVar[tuple[str, ...]]`.
+
+    One that adds terms to its loss reports them by `nn.auxiliary.report(name, total, weight, coefficient)`: sums over
+    rows, as a loss returns. The trainer minimises total / weight of the loss plus coefficient * total / weight of every
+    term, all sums being those of the whole batch, and records each as the metric `auxiliary/NAME`. One whose parameters
+    are noisy in training has the method of `NoisyParameters`.
     """
 
 

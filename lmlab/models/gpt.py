@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Key
 from lmlab.nn.attention import KVCache, View
 from lmlab.nn.blockwise import Sight
 from lmlab.nn.dropout import Dropout
+from lmlab.nn.experts import Routing
 from lmlab.nn.linear import Embedding, Linear, normal
 from lmlab.nn.mlp import Activation
 from lmlab.nn.norm import Norm
@@ -49,6 +50,12 @@ class GPT(nnx.Module):
       qk_norm: normalise queries and keys by their root mean square (arXiv:2302.05442).
       window: tokens that a token sees, itself included (local attention); None is all.
       activation: of the feed-forward half; `swiglu`, `geglu` and `reglu` have a gate.
+      experts: feed-forward halves in each block, of which each token is computed by some (`nn.experts`); None is one
+        for all tokens.
+      experts_per_token: of these, how many compute a token.
+      balance_loss: coefficient of the charge on routers that prefer some experts, summed over the blocks; 0.01 in
+        Switch Transformers (arXiv:2101.03961, section 2.2).
+      router_z_loss: coefficient of the charge on large logits of routers; 0.001 in ST-MoE (arXiv:2202.08906).
       bias: False leaves out the biases of all products and norms.
       tie_embeddings: project with the transposed embedding.
       dropout: probability of zeroing an entry of the embedding, of the attention weights and of what each half
@@ -82,6 +89,10 @@ class GPT(nnx.Module):
         qk_norm: bool = False,
         window: Count | None = None,
         activation: Activation = "gelu",
+        experts: Count | None = None,
+        experts_per_token: Count = 2,
+        balance_loss: NonNegative = 0.01,
+        router_z_loss: NonNegative = 0.0,
         bias: bool = True,
         tie_embeddings: bool = True,
         dropout: ProperFraction = 0.0,
@@ -93,10 +104,13 @@ class GPT(nnx.Module):
         self.seq_len, self.dtype = seq_len, dtype
         self.layers, self.kv_heads, self.head_width = layers, kv_heads or heads, width // heads
         self.scan, self.remat = scan, remat
+        routing = None
+        if experts is not None:
+            routing = Routing(experts, experts_per_token, balance_loss, router_z_loss, normal(init_std))
         plan = Plan(
             width, heads, round(mlp_ratio * width), normal(init_std), normal(init_std / math.sqrt(2 * layers)),
             kv_heads=kv_heads, arrangement=arrangement, norm=norm, epsilon=norm_epsilon, activation=activation,
-            sight=Sight(window=window), qk_norm=qk_norm, bias=bias, dropout=dropout,
+            sight=Sight(window=window), qk_norm=qk_norm, bias=bias, dropout=dropout, routing=routing,
         )  # fmt: skip
         self.embedding = Embedding(vocab, width, plan.init, rngs=rngs)
         self.positions = Positions(

@@ -17,7 +17,7 @@ class Llama(GPT):
     """A pre-norm decoder with rotary positions, RMSNorm, SwiGLU and no biases; the defaults are Llama 2 of 7B.
 
     With fewer `kv_heads` it has grouped queries, as Llama 2 of 70B and TinyLlama; with a `window` it is Mistral
-    (Jiang et al. 2023, arXiv:2310.06825).
+    (Jiang et al. 2023, arXiv:2310.06825), and with `experts` Mixtral (Jiang et al. 2024, arXiv:2401.04088).
 
     Capabilities: CausalLM, PrefixLM.
 
@@ -34,6 +34,11 @@ class Llama(GPT):
       rotary_base: of the wavelengths of rotary angles.
       norm_epsilon: added to the mean square; 1e-5 in Llama 2.
       window: tokens that a token sees, itself included; 4096 in Mistral 7B; None is all.
+      experts: feed-forward halves in each block, of which each token is computed by some (`nn.experts`); 8 in
+        Mixtral; None is one for all tokens.
+      experts_per_token: of these, how many compute a token; 2 in Mixtral.
+      balance_loss: coefficient of the charge on routers that prefer some experts, summed over the blocks.
+      router_z_loss: coefficient of the charge on large logits of routers.
       tie_embeddings: project with the transposed embedding.
       dropout: probability of zeroing an entry of the embedding, of the attention weights and of what each half
         block adds, in [0, 1).
@@ -43,7 +48,14 @@ class Llama(GPT):
       remat: what the backward pass computes again: `none`, `dots` (all but the products with parameters) or `full`.
     """
 
-    TINY: ClassVar[str] = "llama.width = 12\nllama.heads = 6\nllama.kv_heads = 3\nllama.layers = 2\nllama.window = 5"
+    TINY: ClassVar[str] = """
+    llama.width = 12
+    llama.heads = 6
+    llama.kv_heads = 3
+    llama.layers = 2
+    llama.window = 5
+    llama.experts = 3
+    """
 
     def __init__(
         self,
@@ -60,6 +72,10 @@ class Llama(GPT):
         rotary_base: Positive = 10_000.0,
         norm_epsilon: Positive = 1e-5,
         window: Count | None = None,
+        experts: Count | None = None,
+        experts_per_token: Count = 2,
+        balance_loss: NonNegative = 0.01,
+        router_z_loss: NonNegative = 0.0,
         tie_embeddings: bool = False,
         dropout: ProperFraction = 0.0,
         init_std: NonNegative = 0.02,
@@ -70,5 +86,7 @@ class Llama(GPT):
             vocab, seq_len, dtype, rngs,
             width=width, layers=layers, heads=heads, kv_heads=kv_heads, mlp_ratio=mlp_ratio, positions="rotary",
             rotary_base=rotary_base, norm="rms", norm_epsilon=norm_epsilon, activation="swiglu", bias=False,
-            window=window, tie_embeddings=tie_embeddings, dropout=dropout, init_std=init_std, scan=scan, remat=remat,
+            window=window, experts=experts, experts_per_token=experts_per_token, balance_loss=balance_loss,
+            router_z_loss=router_z_loss, tie_embeddings=tie_embeddings, dropout=dropout, init_std=init_std, scan=scan,
+            remat=remat,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from lmlab.errors import ConfigError
 from lmlab.nn.attention import Attention, CrossAttention, KVCache, View
 from lmlab.nn.blockwise import CAUSAL, Sight
 from lmlab.nn.dropout import Dropout, Rate
+from lmlab.nn.experts import Experts, Routing, Sums, report_routing
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Initializer
 from lmlab.nn.mlp import MLP, Activation
@@ -45,6 +46,7 @@ class Plan:
       bias: whether products and norms have biases.
       dropout: probability of zeroing an attention weight, or an entry of what each half adds.
       cross: whether there is attention to a source between the halves.
+      routing: how tokens find their experts, where the feed-forward half is a mixture of such; None is a single one.
     """
 
     width: int
@@ -65,10 +67,19 @@ class Plan:
     bias: bool = True
     dropout: Rate = 0.0
     cross: bool = False
+    routing: Routing | None = None
 
     def make_norm(self) -> LayerNorm | RMSNorm:
         """One more of its norms."""
         return make_norm(self.norm, self.width, bias=self.bias, epsilon=self.epsilon)
+
+    def make_mlp(self, rngs: nnx.Rngs) -> MLP | Experts:
+        """The feed-forward half."""
+
+        def one(rngs: nnx.Rngs) -> MLP:
+            return MLP(self.width, self.inner, self.activation, self.init, self.init_out, bias=self.bias, rngs=rngs)
+
+        return one(rngs) if self.routing is None else Experts(self.routing, one, self.width, rngs)
 
     def attention(self) -> dict[str, Any]:
         """What its two kinds of attention have in common."""
@@ -109,7 +120,7 @@ class Block(nnx.Module):
         self.cross_norm = plan.make_norm() if plan.cross else None
         self.cross_attention = CrossAttention(**plan.attention(), rngs=rngs) if plan.cross else None
         self.mlp_norm = None if plan.arrangement == "parallel" else plan.make_norm()
-        self.mlp = MLP(plan.width, plan.inner, plan.activation, plan.init, plan.init_out, bias=plan.bias, rngs=rngs)
+        self.mlp = plan.make_mlp(rngs)
         self.dropout = Dropout(plan.dropout)
 
     @property
@@ -127,8 +138,8 @@ class Block(nnx.Module):
         source: Source | None = None,
         keys: Key[Array, " B"] | None = None,
         layer: int | Array = 0,
-    ) -> tuple[Float[Array, "B*T D"], tuple[Array, Array] | None]:
-        """The tokens after this block, and its part of the cache if one was given.
+    ) -> tuple[Float[Array, "B*T D"], tuple[Array, Array] | None, Sums | None]:
+        """The tokens after this block, its part of the cache if one was given, and its router's sums if it has one.
 
         Args:
           x: tokens of `batch` rows, flattened.
@@ -144,14 +155,15 @@ class Block(nnx.Module):
         mixed, kept = self.attention(y, batch, view, cache=cache, keys=keys, site=site)
         if self.mlp_norm is None:
             x = x + self._drop(mixed, batch, keys, site + 1)
-            return x + self._drop(self.mlp(y), batch, keys, site + 2), kept
+            fed, sums = self._feed(y, batch, view)
+            return x + self._drop(fed, batch, keys, site + 2), kept, sums
         x = self._leave(self.attention_norm, x + self._drop(mixed, batch, keys, site + 1))
         if self.cross_attention is not None and self.cross_norm is not None and source is not None:
             y = self._enter(self.cross_norm, x)
             found = self.cross_attention(y, self.read(source), source.there, keys=keys, site=site + 3)
             x = self._leave(self.cross_norm, x + self._drop(found, batch, keys, site + 4))
-        y = self.mlp(self._enter(self.mlp_norm, x))
-        return self._leave(self.mlp_norm, x + self._drop(y, batch, keys, site + 2)), kept
+        fed, sums = self._feed(self._enter(self.mlp_norm, x), batch, view)
+        return self._leave(self.mlp_norm, x + self._drop(fed, batch, keys, site + 2)), kept, sums
 
     def read(self, source: Source) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]:
         """The source's keys and values in this layer."""
@@ -159,6 +171,12 @@ class Block(nnx.Module):
             return source.k, source.v
         assert self.cross_attention is not None and source.states is not None
         return self.cross_attention.read(source.states)
+
+    def _feed(self, x: Float[Array, "B*T D"], batch: int, view: View) -> tuple[Array, Sums | None]:
+        """The feed-forward half, and its router's sums."""
+        if isinstance(self.mlp, Experts):
+            return self.mlp(x, batch, view.segment_ids)
+        return self.mlp(x), None
 
     def _enter(self, norm: LayerNorm | RMSNorm, x: Array) -> Array:
         return x if self.arrangement == "post_norm" else norm(x)
@@ -187,17 +205,24 @@ def run_blocks(
     scan: bool,
     remat: Remat,
 ) -> tuple[Float[Array, "B*T D"], tuple[Array, Array] | None]:
-    """The tokens after all blocks, and the keys and values of all layers if a cache was given; see `Block`."""
+    """The tokens after all blocks, and the keys and values of all layers if a cache was given; see `Block`.
+
+    What routers are charged for is reported to whoever trains (`nn.auxiliary`).
+    """
 
     def body(block: Block, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
         layer, (kept, made) = at
         own = None if cache is None else KVCache(kept[0], kept[1], cache.length)
         told = source if source is None or made is None else source._replace(k=made[0], v=made[1])
-        return block(by_rows(x), batch, view, cache=own, source=told, keys=keys, layer=layer)
+        x, kept, sums = block(by_rows(x), batch, view, cache=own, source=told, keys=keys, layer=layer)
+        return x, (kept, sums)
 
     slots = None if cache is None else (cache.k, cache.v)
     made = None if source is None or source.k is None else (source.k, source.v)
-    return run_stack(blocks, body, x, (slots, made), scan=scan, remat=remat)
+    x, (kept, sums) = run_stack(blocks, body, x, (slots, made), scan=scan, remat=remat)
+    if isinstance(blocks.mlp, Experts):
+        report_routing(blocks.mlp.routing, sums, batch, x.shape[0] // batch, view.segment_ids)
+    return x, kept
 
 
 def check_heads(model: str, width: int, heads: int, kv_heads: int | None, positions: str) -> None:

@@ -23,7 +23,7 @@ RULES: Rules = (
     (r"(^|/)(input|recurrent)/kernel$", ("fsdp", None)),
     # The vocabulary is not split: its size rarely divides, and a byte or character vocabulary is small.
     (r"(^|/)(\w*embedding\w*|embed|tokens)(/\w+)?$", (None, "fsdp")),
-    (r"(^|/)(head|pooler|transform|project\w*|logits)/kernel$", ("fsdp", None)),
+    (r"(^|/)(head|router|pooler|transform|project\w*|logits)/kernel$", ("fsdp", None)),
     (r"(^|/)(position|positions)(/\w+)?$", ()),
     (r"(^|/)(bias|scale)$", ()),
     # Statistical models: laws of hidden states, and sorted tables.

@@ -27,6 +27,11 @@ def stream_key(seed: int | Int[Array, ""], stream: str, step: int | Int[Array, "
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode())), step)
 
 
+def noise_key(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The key of a step's noisy parameters, from the step's own; rows, whose keys are folded as well, are fewer."""
+    return jax.random.fold_in(key, zlib.crc32(b"parameters"))
+
+
 def row_keys(key: Key[Array, ""], rows: Int[Array, " B"]) -> Key[Array, " B"]:
     """One key per row, from the row's position in the *global* batch: the same however the batch is split."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)

@@ -12,8 +12,10 @@ from jax import Array
 from lmlab.config import Resolved
 from lmlab.contracts import FrozenDict, Spec
 from lmlab.errors import CheckpointError, ConfigError
+from lmlab.nn.auxiliary import charge, positive
 from lmlab.parallel.mesh import Mesh
 from lmlab.training.nonfinite import Fault, Watched, watch
+from lmlab.training.objective import measured
 from lmlab.training.program import Program
 from lmlab.training.randomness import STEP, row_keys, stream_key
 from lmlab.training.run import Run
@@ -115,11 +117,13 @@ def state_before(run: Run, step: int) -> State:
 
 def loss_and_gradients(program: Program, state: State, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
     """The loss and its gradient by path, with the random keys of the training step."""
-    keys = row_keys(stream_key(program.experiment.seed, STEP, state.step), jnp.arange(len(batch["tokens"])))
+    key, recipe = stream_key(program.experiment.seed, STEP, state.step), program.recipe
+    keys = row_keys(key, jnp.arange(len(batch["tokens"])))
 
     def mean(params: Mapping[str, Array]) -> Array:
-        output = program.recipe.loss(program.model.bind(params), batch, keys, state.step)
-        return output.total / jnp.where(output.weight > 0, output.weight, 1.0)
+        output, terms = measured(program.model.bind(params), recipe.loss, batch, keys, state.step, key)
+        own = {name: term.weight for name, term in terms.items()}
+        return output.total / positive(output.weight) + charge(terms, own)
 
     return jax.value_and_grad(mean)(state.params)
 

@@ -3,6 +3,8 @@
 The order: sums of loss, weight and gradient over the microbatches (`lax.scan`), then over the devices, then one
 division by the total weight, so that the gradient does not depend on how a ragged batch was split; then the global
 norm, clipping, the optimizer, the moving average; and if the loss or the norm is not finite, none of these.
+Where the model adds terms to the loss (`nn.auxiliary`), all weights are summed before anything else, and what is
+differentiated is divided by them already, so that the same holds of their sum.
 A step of several updates does this for each of them in turn: see `updates`. A model that counts (`CountedLM`) has a
 step of its own, without any of this.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +22,12 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from lmlab.contracts import CountedLM, Loss, LossOutput, Optimizer
+from lmlab.nn.auxiliary import positive
 from lmlab.nn.functional import ModelDef
 from lmlab.nn.layout import on_cpu
 from lmlab.optim.schedules import value_at
 from lmlab.training.experiment import Experiment
+from lmlab.training.objective import AUXILIARY, Measured, Weights, measured, minimised, only_what_is_needed, weights_of
 from lmlab.training.randomness import STEP, row_keys, stream_key
 from lmlab.training.state import State
 from lmlab.training.updates import Part, in_turn
@@ -125,27 +129,32 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
 
     Returns:
       `step(state, batch)`. Each leaf of `batch` has the rows as its first axis. Metrics, each (sum, weight):
-      the loss's own, `loss`, `grad_norm` (before clipping), `learning_rate` where the optimizer has one, and
-      `skipped`. The metrics of a skipped step, `skipped` aside, are (0, 0).
+      the loss's own, `loss`, `auxiliary/NAME` of each term that the model adds, `grad_norm` (before clipping),
+      `learning_rate` where the optimizer has one, and `skipped`. The metrics of a skipped step, `skipped` aside, are
+      (0, 0).
     """
 
     if isinstance(recipe.model.bind(recipe.model.shapes), CountedLM):
         return _counting(recipe, axis_name)
 
     def update(recipe: Recipe, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        gradient = _gradient_of(recipe, state.params, state.step)
         keys = row_keys(key, _global_rows(batch, axis_name))
-        together = getattr(recipe.loss, "together", 1)
-        sums = _accumulate(gradient, state.params, batch, keys, microbatches, together)
+        parts = _Parts(microbatches, getattr(recipe.loss, "together", 1))
+        measure = _measure(recipe, state.step, key)
+        weights = _weights(measure, state.params, batch, keys, parts)
+        if axis_name is not None:
+            weights = jax.lax.psum(weights, axis_name)
+        sums = _accumulate(_gradient_of(measure, state.params, weights), state.params, batch, keys, parts)
         if axis_name is not None:
             sums = jax.lax.psum(sums, axis_name)
-        gradient_sums, output = sums
-        # A batch without a single target has sums of 0: its gradient is 0, not 0/0.
-        divisor = jnp.where(output.weight > 0, output.weight, 1.0)
-        gradients = {path: leaf / divisor for path, leaf in gradient_sums.items()}
+        gradients, output = sums
+        if not weights:
+            # A batch without a single target has sums of 0: its gradient is 0, not 0/0.
+            divisor = positive(output.weight)
+            gradients = {path: leaf / divisor for path, leaf in gradients.items()}
         norm = optax.tree.norm(gradients)
         # The norm is finite only if every gradient is (and none is so large, 1e19, that its square is not).
-        finite = jnp.isfinite(output.total) & jnp.isfinite(norm)
+        finite = _all_finite(output) & jnp.isfinite(norm)
         new = _guard(finite, lambda: _update(recipe, state, _clip(gradients, norm, recipe.clip_norm)), state)
         return new, _metrics(recipe, state.step, output, norm, finite)
 
@@ -197,43 +206,79 @@ def _global_rows(batch: Batch, axis_name: str | None) -> Int[Array, " B"]:
 
 
 Sums = tuple[Params, LossOutput]
+Measure = Callable[[Params, Batch, Array], Measured]
 
 
-def _gradient_of(recipe: Recipe, params: Params, step: Int[Array, ""]) -> Callable[[Batch, Array], Sums]:
-    """A function of (batch, keys): the gradient of the loss's total, and all that the loss returned, float32."""
+def _measure(recipe: Recipe, step: Int[Array, ""], key: Key[Array, ""]) -> Measure:
+    """A function of (params, batch, keys): what the loss returned, and the terms that the model added."""
+
+    def measure(params: Params, batch: Batch, keys: Key[Array, " B"]) -> Measured:
+        return measured(recipe.model.bind({**recipe.fixed, **params}), recipe.loss, batch, keys, step, key)
+
+    return measure
+
+
+def _gradient_of(measure: Measure, params: Params, weights: Weights) -> Callable[[Batch, Array], Sums]:
+    """A function of (batch, keys): the gradient of what is minimised, and all that the loss returned."""
 
     def total(params: Params, batch: Batch, keys: Key[Array, " B"]) -> tuple[Float[Array, ""], LossOutput]:
-        output = recipe.loss(recipe.model.bind({**recipe.fixed, **params}), batch, keys, step)
-        output = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), LossOutput(*output))
-        return output.total, output
+        return minimised(measure(params, batch, keys), weights)
 
     return lambda batch, keys: jax.grad(total, has_aux=True)(params, batch, keys)
 
 
-def _accumulate(
-    gradient: Callable[[Batch, Array], Sums],
-    params: Params,
-    batch: Batch,
-    keys: Array,
-    microbatches: int,
-    together: int = 1,
-) -> Sums:
-    if microbatches == 1:
-        return gradient(batch, keys)
+class _Parts(NamedTuple):
+    """How a batch is computed: in so many parts, which do not split blocks of rows that the loss compares."""
 
-    def interleaved(x: Array) -> Array:
-        # Part m holds rows m, m+M, m+2M, ...: where rows lie over devices in blocks, each part does too, and
-        # nothing has to move. A row here is a block of them, where the loss compares such.
-        parts = x.reshape(-1, microbatches, together, *x.shape[1:]).swapaxes(0, 1)
-        return parts.reshape(microbatches, -1, *x.shape[1:])
+    microbatches: int
+    together: int
+
+    def of(self, rows: Any) -> Any:
+        """Arrays of rows with a leading axis of the parts."""
+
+        def interleaved(x: Array) -> Array:
+            # Part m holds rows m, m+M, m+2M, ...: where rows lie over devices in blocks, each part does too, and
+            # nothing has to move. A row here is a block of them, where the loss compares such.
+            parts = x.reshape(-1, self.microbatches, self.together, *x.shape[1:]).swapaxes(0, 1)
+            return parts.reshape(self.microbatches, -1, *x.shape[1:])
+
+        return jax.tree.map(interleaved, rows)
+
+
+def _weights(measure: Measure, params: Params, batch: Batch, keys: Array, parts: _Parts) -> Weights:
+    """What the sums of the loss and of the model's terms are divided by; none where the model reports no term.
+
+    Gradients of sums that are divided by different weights can be added over parts and devices only once they are
+    divided: the weights must be known first. They depend on the batch alone, so that this costs no more than counting.
+    """
+
+    def weights(batch: Batch, keys: Array) -> Weights:
+        if parts.microbatches == 1:
+            return weights_of(measure(params, batch, keys))
+        each = jax.lax.map(lambda part: weights_of(measure(params, *part)), parts.of((batch, keys)))
+        return jax.tree.map(lambda x: x.sum(0), each)
+
+    return only_what_is_needed(weights, dict(batch), keys)
+
+
+def _accumulate(
+    gradient: Callable[[Batch, Array], Sums], params: Params, batch: Batch, keys: Array, parts: _Parts
+) -> Sums:
+    if parts.microbatches == 1:
+        return gradient(batch, keys)
 
     def add(sums: Params, part: tuple[Batch, Array]) -> tuple[Params, LossOutput]:
         more, output = gradient(*part)
         return {path: sums[path] + leaf for path, leaf in more.items()}, output
 
-    parts = jax.tree.map(interleaved, (dict(batch), keys))
-    sums, outputs = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)
+    sums, outputs = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts.of((dict(batch), keys)))
     return sums, jax.tree.map(lambda x: x.sum(0), outputs)
+
+
+def _all_finite(output: LossOutput) -> Bool[Array, ""]:
+    """Whether the loss's sum is finite, and those of the model's terms are."""
+    terms = [total for name, (total, _) in output.metrics.items() if name.startswith(AUXILIARY)]
+    return jnp.isfinite(sum(terms, output.total))
 
 
 def _clip(gradients: Params, norm: Float[Array, ""], limit: float | Float[Array, ""] | None) -> Params:
