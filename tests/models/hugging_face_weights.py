@@ -77,17 +77,20 @@ def bert(state: State, *, heads: int) -> Weights:
 
 
 def llama(state: State, *, heads: int, kv_heads: int) -> Weights:
-    """`LlamaForCausalLM` or `MistralForCausalLM` as a `llama`."""
+    """`LlamaForCausalLM`, `MistralForCausalLM` or `MixtralForCausalLM` as a `llama`."""
     block = "model.layers.{}."
     layers = _count(state, block)
 
-    def stacked(name: str) -> np.ndarray:
-        return np.stack([state[f"{block.format(layer)}{name}.weight"] for layer in range(layers)])
+    def stacked(name: str, end: str = ".weight") -> np.ndarray:
+        return np.stack([state[f"{block.format(layer)}{name}{end}"] for layer in range(layers)])
 
-    names = {
-        "attention/out": "self_attn.o_proj", "mlp/up": "mlp.up_proj", "mlp/gate": "mlp.gate_proj",
-        "mlp/down": "mlp.down_proj",
-    }  # fmt: skip
+    names = {"attention/out": "self_attn.o_proj"}
+    if f"{block.format(0)}mlp.experts.down_proj" in state:
+        names["mlp/router"] = "mlp.gate"
+        gate, up = np.split(_kernel(stacked("mlp.experts.gate_up_proj", "")), 2, -1)
+        fed = {"experts/gate": gate, "experts/up": up, "experts/down": _kernel(stacked("mlp.experts.down_proj", ""))}
+    else:
+        fed = {name: _kernel(stacked(f"mlp.{name}_proj")) for name in ("gate", "up", "down")}
     q, k, v = (_kernel(stacked(f"self_attn.{name}_proj")) for name in "qkv")
     if kv_heads == heads:
         attention = {"blocks/attention/qkv/kernel": _by_head([q, k, v], heads)}
@@ -100,6 +103,7 @@ def llama(state: State, *, heads: int, kv_heads: int) -> Weights:
         "blocks/mlp_norm/scale": stacked("post_attention_layernorm"),
         **attention,
         **{f"blocks/{mine}/kernel": _kernel(stacked(theirs)) for mine, theirs in names.items()},
+        **{f"blocks/mlp/{name}/kernel": kernel for name, kernel in fed.items()},
     }
     if "lm_head.weight" in state:
         weights["head/kernel"] = _kernel(state["lm_head.weight"])

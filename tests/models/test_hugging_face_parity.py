@@ -65,11 +65,16 @@ def llama(kind: str, kv_heads: int) -> tuple[Any, ModelDef[Llama], Params]:
     if kind == "mistral":
         config = transformers.MistralConfig(**sizes, sliding_window=window)
         theirs = randomised(transformers.MistralForCausalLM(config))
+    elif kind == "mixtral":
+        config = transformers.MixtralConfig(**sizes, num_local_experts=5, num_experts_per_tok=3, sliding_window=None)
+        config._experts_implementation = "eager"  # the grouped product wants widths that divide by 4
+        theirs = randomised(transformers.MixtralForCausalLM(config))
     else:
         theirs = randomised(transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)))
     mine = ModelDef.of(
         lambda rngs: Llama(
-            V, T, jnp.float32, rngs, **SIZES, kv_heads=kv_heads, norm_epsilon=1e-3, rotary_base=700.0, window=window
+            V, T, jnp.float32, rngs, **SIZES, kv_heads=kv_heads, norm_epsilon=1e-3, rotary_base=700.0, window=window,
+            experts=5 if kind == "mixtral" else None, experts_per_token=3,
         )
     )
     return theirs, mine, checked(mine, weights_of.llama(arrays(theirs), heads=H, kv_heads=kv_heads))
@@ -123,6 +128,7 @@ CAUSAL = {
     "llama": lambda: llama("llama", H),
     "llama with grouped queries": lambda: llama("llama", 3),
     "mistral": lambda: llama("mistral", 2),
+    "mixtral": lambda: llama("mixtral", 3),
 }
 
 
@@ -136,7 +142,7 @@ def test_logits_of_causal_models(name: str) -> None:
     np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama with grouped queries", "mistral"])
+@pytest.mark.parametrize("name", ["gpt2", "llama with grouped queries", "mistral", "mixtral"])
 def test_greedy_continuations(name: str) -> None:
     theirs, mine, params = CAUSAL[name]()
     prompts = [ids()[0, :4], ids()[1, :1], ids()[2, :6]]
