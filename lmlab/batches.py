@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class TokenBatch(TypedDict):
     """What a next-token loss reads. `targets[b, t]` follows `tokens[b, t]`; `weights` is 0 where nothing is predicted.
 
-    With several documents in a row, `segment_ids` numbers them (0 is padding) and `positions` restarts in each.
+    With several documents in a row, `segment_ids` numbers them (0 is padding) and `positions` restarts in each. Where
+    each row goes on from the same row of the batch before, `fresh` is true in those that do not: nothing was read yet.
     """
 
     tokens: Int[Array, "B T"]
@@ -24,6 +25,7 @@ class TokenBatch(TypedDict):
     weights: Float[Array, "B T"]
     segment_ids: NotRequired[Int[Array, "B T"]]
     positions: NotRequired[Int[Array, "B T"]]
+    fresh: NotRequired[Bool[Array, " B"]]
 
 
 class PairBatch(TypedDict):

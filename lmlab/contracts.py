@@ -131,6 +131,12 @@ class Loss(Protocol):
     One whose rows are made by numbers of its own names these parameters, `FEATURES: ClassVar[tuple[str, ...]]`; the
     conversion to its batch finds them in `Setting.of_loss`.
 
+    One whose rows go on from the batch before has `start(model, rows: int) -> carry`: a pytree that has the rows as the
+    first axis of every leaf, or None, where its configuration carries nothing; and `carried(model, batch, carry, keys,
+    step) -> tuple[LossOutput, carry]`, which the trainer and the evaluators call in place of the loss itself. The carry
+    is a part of the state of training. Its batches, of the packing `contiguous`, say which rows are `fresh`; through
+    what is carried no gradient goes back.
+
     One that compares rows with each other has `together: int`: blocks of so many consecutive rows of the global batch,
     which microbatches and devices do not split.
     """
@@ -284,7 +290,8 @@ class Partitioner(Protocol):
 
     A *state* here is any pytree of arrays that has a dict of parameters by path as `.params`, or such a dict
     itself. It is in the partitioner's own layout (sharded, or replicated with a leading device axis);
-    `export` gives the layout that checkpoints hold, and `abstract` the shapes of that one.
+    `export` gives the layout that checkpoints hold, and `abstract` the shapes of that one. What stands in a state under
+    `.model_state["carry"]` has the rows of the global batch as its first axis, and lies over the devices as they do.
     """
 
     @property
@@ -312,7 +319,14 @@ class Partitioner(Protocol):
         ...
 
     def compile(
-        self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
+        self,
+        function: Callable[..., Any],
+        state: Any,
+        batch: Any,
+        *,
+        leading: int = 0,
+        donate: bool = False,
+        carries: bool = False,
     ) -> Callable[..., Any]:
         """A function of (state, batch), traced and compiled ahead of time: other shapes are then an error.
 
@@ -324,6 +338,8 @@ class Partitioner(Protocol):
           batch: shapes of the global batch, as arrays or ShapeDtypeStructs by name.
           leading: axes before B in the batch (1 for several steps per dispatch).
           donate: the state given is used up, and its memory holds the state returned.
+          carries: without `donate`, it returns (rows, outputs): a tree whose leaves have rows first and stay where they
+            are, to be a part of the next batch.
 
         Returns:
           A `jax.stages.Compiled`, to be called with states and placed batches.
@@ -331,7 +347,14 @@ class Partitioner(Protocol):
         ...
 
     def lower(
-        self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
+        self,
+        function: Callable[..., Any],
+        state: Any,
+        batch: Any,
+        *,
+        leading: int = 0,
+        donate: bool = False,
+        carries: bool = False,
     ) -> Any:
         """What `compile` compiles, a `jax.stages.Lowered`: traced, so that its cost can be asked, but not compiled."""
         ...

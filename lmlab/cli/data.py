@@ -52,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlong", choices=("refuse", "drop", "cut"), default="cut", help="examples too long (default: cut)"
     )
     showing.add_argument("--tokenizer", default="bytes", help="for datasets of text (default: bytes)")
-    showing.add_argument("--packing", choices=("windows", "first_fit"), default="windows", help="(default: windows)")
+    packings = ("windows", "first_fit", "contiguous")
+    showing.add_argument("--packing", choices=packings, default="windows", help="(default: windows)")
     showing.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="'NAME.parameter = 1'",
         help="gin statements for dataset and tokenizer, separated by ';'; may be repeated",

@@ -1,6 +1,6 @@
 """Datasets by name, tokenizers, features, packing, the loader: from a corpus to batch k, a function of (seed, k).
 
-    dataset ─► examples ─► tokenizer ─► rows (windows | first_fit) ─► order ─► batch k ─► background prefetch
+    dataset ─► examples ─► tokenizer ─► rows (windows | first_fit | contiguous) ─► order ─► batch k ─► prefetch
 
 Nothing here imports jax; grain is imported when the first pipeline is made. What is used is imported when it is used,
 so that those who only ask whether a corpus is there (`archives`) wait for no arrays.

@@ -17,10 +17,11 @@ from lmlab.contracts import Dataset
 from lmlab.data.accounting import TextTables, account, text_tables
 from lmlab.data.features import Batch, Rows, Setting
 from lmlab.data.features.buckets import Bucketed, BucketOrder
+from lmlab.data.features.lanes import Lanes
 from lmlab.data.features.mixing import Mixed, MixedOrder
 from lmlab.data.fingerprints import digest, digest_json
 from lmlab.data.generated.drawing import ENDLESS
-from lmlab.data.order import Order
+from lmlab.data.order import InOrder, Order
 from lmlab.data.prefetch import Prefetch
 from lmlab.errors import DataError
 from lmlab.examples import IDS, texts_of
@@ -98,9 +99,12 @@ class Data:
         """The training split; DataError if it does not fill one row."""
         rows = self._rows("train", True)
         if not len(rows):
+            size = f"seq_len + 1 = {self._facts['seq_len'] + 1} tokens"
+            lanes = self._facts["packing"] == "contiguous"
             raise DataError(
-                f"{self.name}: the training split is shorter than one window of seq_len + 1 = "
-                f"{self._facts['seq_len'] + 1} tokens. Give it more data, or lower experiment.seq_len."
+                f"{self.name}: the training split is shorter than one window of {size}"
+                f"{' for each row of a batch' * lanes}. Give it more data, or lower experiment.seq_len"
+                f"{' or experiment.global_batch_size' * lanes}."
             )
         tokenizer = self.tokenizer and {
             "name": name_of(self.tokenizer),
@@ -122,7 +126,7 @@ class Data:
 
 
 class TrainBatches:
-    """The training split as an endless sequence of batches, in another order each epoch.
+    """The training split as an endless sequence of batches, in another order each epoch (but see `features.lanes`).
 
     Batch k holds places k·B to (k+1)·B of the sequence of all epochs' rows, also across an epoch's edge.
     Nothing is remembered between calls: batch 10**6 costs what batch 0 costs.
@@ -253,9 +257,11 @@ class EvalBatches:
         return sum(int(np.count_nonzero(part == self._unknown)) for part in parts)
 
 
-def _order(rows: Rows, seed: int, batch: int) -> Order | MixedOrder | BucketOrder:
+def _order(rows: Rows, seed: int, batch: int) -> Order | InOrder | MixedOrder | BucketOrder:
     if isinstance(rows, Mixed):
         return rows.order(seed, batch)
+    if isinstance(rows, Lanes):
+        return rows.order()
     return rows.order(seed) if isinstance(rows, Bucketed) else Order(len(rows), seed)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmlab.contracts import Dataset, TokenBatch, Tokenizer, Tokens
+from lmlab.contracts import Dataset, Document, Text, TokenBatch, Tokenizer, Tokens
 from lmlab.data.datasets.mixture import Mixture
 from lmlab.data.features import Overlong, Packing, Rows, Setting, UnseenLabel, conversion
 from lmlab.data.features.buckets import Bucketed
@@ -59,12 +59,15 @@ def open_data(
     for part in parts:
         conversion(part.example, reads)
         _check_fit(name_of(part), part, tokenizer, max_examples)
+    if packing == "contiguous":
+        _check_contiguous(dataset, reads, buckets)
     tokenizer = _fitted(tokenizer, parts, max_examples, saved_tokenizer)
     setting = Setting(
         seq_len=seq_len,
         tokenizer=tokenizer,
         source_len=source_len,
         packing=packing,
+        lanes=global_batch_size,
         overlong=overlong,
         unseen_label=unseen_label,
         labels=tuple(getattr(dataset, "labels", ())),
@@ -174,3 +177,16 @@ def _check_fit(name: str, dataset: Dataset, tokenizer: Tokenizer | None, max_exa
         raise ConfigError(f"experiment.max_examples counts documents; the dataset '{name}' has streams of ids.")
     if max_examples is not None and max_examples < 1:
         raise ConfigError(f"experiment.max_examples = {max_examples}: give at least 1, or None for all.")
+
+
+def _check_contiguous(dataset: Dataset, reads: type, buckets: Sequence[int]) -> None:
+    """ConfigError unless the examples make one stream, of which every batch goes on where the one before it ended."""
+    way_out = "Set experiment.packing = 'windows'."
+    if isinstance(dataset, Mixture) or buckets:
+        chosen = "experiment.buckets" if buckets else "a mixture"
+        raise ConfigError(f"experiment.packing = 'contiguous': {chosen} chooses the rows of each batch anew. {way_out}")
+    if reads is not TokenBatch or dataset.example not in (Text, Document, Tokens):
+        raise ConfigError(
+            f"experiment.packing = 'contiguous' reads on through a stream of next-token windows; the dataset "
+            f"'{name_of(dataset)}' gives {dataset.example.__name__}, of which a {reads.__name__} is made. {way_out}"
+        )

@@ -56,6 +56,21 @@ class Order:
         return rows
 
 
+class InOrder:
+    """Every row once per epoch, each epoch in the order of the rows.
+
+    Args:
+      rows: number of rows n.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __getitem__(self, places: range) -> np.ndarray:
+        """The rows at `places`, int64; places go on over the edges of epochs."""
+        return np.arange(places.start, places.stop, places.step, dtype=np.int64) % self.rows
+
+
 def permute(places: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
     """A pseudo-random permutation of range(size), given by `keys`, at `places` (uint64).
 

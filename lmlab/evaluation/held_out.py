@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax.numpy as jnp
 
-from lmlab.contracts import LossOutput
-from lmlab.evaluation.split_sums import SplitSums
+from lmlab.evaluation.split_sums import sums_over
 from lmlab.ranges import Count
 from lmlab.registry import evaluators
+from lmlab.training.carrying import sums_of
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class HeldOut:
     """The experiment's loss and its metrics on a split, without dropout: exact totals over exact totals.
 
-    What the loss draws (masks, noise) is a function of each row's content, the same at every evaluation.
+    What the loss draws (masks, noise) is a function of each row's content, the same at every evaluation. A loss that
+    carries something from batch to batch does so here: see `split_sums.CarriedSums`.
 
     Metrics: `<split>/loss` and `<split>/<metric>` for every metric that the loss reports.
 
@@ -47,11 +48,12 @@ class HeldOut:
           DataError: the dataset has no such split, or there is nothing to predict in it.
         """
 
-        def sums(params: Params, batch: Mapping[str, Array]) -> dict[str, tuple[Any, Any]]:
-            output = LossOutput(*program.loss(program.model.bind(params), batch, None, jnp.zeros((), jnp.int32)))
-            return {"loss": (output.total, output.weight), **output.metrics}
+        def sums(params: Params, batch: Mapping[str, Array], carry: Any) -> tuple[dict[str, tuple[Any, Any]], Any]:
+            model = program.model.bind(params)
+            output, carry = sums_of(program.loss, model, batch, carry, None, jnp.zeros((), jnp.int32))
+            return {"loss": (output.total, output.weight), **output.metrics}, carry
 
-        summed = SplitSums(program, self.split, self.batches, sums)
+        summed = sums_over(program, self.split, self.batches, sums, program.loss)
 
         def measure(state: State) -> dict[str, float]:
             found = summed(state).items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,11 @@ import numpy as np
 from lmlab.contracts import CausalLM
 from lmlab.data import TextTables
 from lmlab.errors import ConfigError
-from lmlab.evaluation.split_sums import SplitSums
+from lmlab.evaluation.split_sums import sums_over
 from lmlab.losses.autoregressive import Autoregressive
 from lmlab.ranges import Count
 from lmlab.registry import evaluators
+from lmlab.training.carrying import sums_of
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -35,6 +36,10 @@ class Perplexity:
     Targets of weight 0 do not count. Bytes and words are those of the text behind the targets; where the dataset holds
     ids without a text, their metrics are left out. A word is a maximal run of bytes that are not white space,
     and the end of a document is a token (whose nats count) of no bytes and no words, as is usual for `ppl/word`.
+
+    Where the run's loss carries states from batch to batch, they are carried here too, over the whole split or its
+    first `batches`: the number that papers give for truncated back-propagation through time. The split is read in as
+    many lanes as the global batch has rows, each of which begins with nothing read; with a batch of 1, it is one text.
 
     Metrics, each named `<split>/...`: `nats` and `tokens` (totals), `nats_per_token`, `ppl/token`, `bits_per_byte`,
     `ppl/word`, `ppl/byte`; and `unknown`, the number of targets that the tokenizer does not know, where it can be
@@ -76,10 +81,14 @@ class _Measurement:
         self._split, self._data = settings.split, program.data
         unknown = getattr(program.tokenizer, "unknown", None)
 
-        def sums(params: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
-            return totals(program.model.bind(params), batch, program.data.text_tables, unknown, settings.chunk)
+        carries = program.carry_of(program.loss) is not None
+        loss: Any = Autoregressive(chunk=settings.chunk, carry=carries)
 
-        self._sums = SplitSums(program, settings.split, settings.batches, sums)
+        def sums(params: Params, batch: Mapping[str, Array], carry: Any) -> tuple[dict[str, Array], Any]:
+            model, tables = program.model.bind(params), program.data.text_tables
+            return _carried_totals(model, batch, carry, tables, unknown, loss)
+
+        self._sums = sums_over(program, settings.split, settings.batches, sums, loss)
 
     def __call__(self, state: State) -> dict[str, float]:
         """The metrics of the state's averaged parameters, where it has such, else of its parameters."""
@@ -106,9 +115,21 @@ def totals(
       unknown: the id that stands for what the tokenizer does not know, if it has one.
       chunk: see `Autoregressive`.
     """
+    return _carried_totals(model, batch, None, tables, unknown, Autoregressive(chunk=chunk))[0]
+
+
+def _carried_totals(
+    model: CausalLM,
+    batch: Mapping[str, Array],
+    carry: Any,
+    tables: TextTables | None,
+    unknown: int | None,
+    loss: Any,
+) -> tuple[dict[str, Array], Any]:
+    """`totals`, and what the rows carry on."""
     counted = batch["weights"] > 0
-    measured = {**batch, "weights": counted.astype(jnp.float32)}
-    output = Autoregressive(chunk=chunk)(model, measured, None, jnp.zeros((), jnp.int32))
+    weighed = {**batch, "weights": counted.astype(jnp.float32)}
+    output, carry = sums_of(loss, model, weighed, carry, None, jnp.zeros((), jnp.int32))
     sums = {"nats": output.metrics["nats"][0], "tokens": jnp.sum(counted, dtype=jnp.int32)}
     if tables is not None:
         tables = jax.tree.map(jnp.asarray, tables)
@@ -117,7 +138,7 @@ def totals(
         sums["words"] = jnp.sum(jnp.where(counted, words, 0), dtype=jnp.int32)
     if unknown is not None:
         sums["unknown"] = jnp.sum(counted & (batch["targets"] == unknown), dtype=jnp.int32)
-    return sums
+    return sums, carry
 
 
 def measures(

@@ -12,7 +12,9 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 
 from lmlab.contracts import CausalLM, LossOutput, TokenBatch
+from lmlab.errors import ConfigError
 from lmlab.losses.cross_entropy import at_ids, is_argmax, is_zero, sums_in_pieces
+from lmlab.nn.carrying import begun_anew, empty_carry, rows_back, rows_first
 from lmlab.ranges import Count, NonNegative, ProperFraction
 from lmlab.registry import losses
 
@@ -35,6 +37,9 @@ class Autoregressive:
       z_loss: weight of (log Z)², which keeps log Z near 0; 1e-4 in PaLM (arXiv:2204.02311, section 5).
       chunk: project so many positions of each row at a time, and again in the backward pass, so that logits of
         shape (B, chunk, V) are all that is ever held; None projects all at once.
+      carry: each row goes on from the state that the same row of the batch before has left, through which no gradient
+        goes back: truncated back-propagation through time (Williams & Peng 1990). Needs
+        `experiment.packing = 'contiguous'`, and a model whose cache does not grow with what it has read.
     """
 
     needs: ClassVar[type] = CausalLM
@@ -46,15 +51,45 @@ class Autoregressive:
     label_smoothing: ProperFraction = 0.0
     z_loss: NonNegative = 0.0
     chunk: Count | None = None
+    carry: bool = False
 
     def __call__(
         self, model: CausalLM, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
     ) -> LossOutput:
-        """Sums over the batch; `keys` switches the model's dropout on."""
+        """Sums over the batch, whose rows go on from nothing; `keys` switches the model's dropout on."""
         hidden, _ = model.hidden(
             batch["tokens"], positions=batch.get("positions"), segment_ids=batch.get("segment_ids"), keys=keys
         )
         return self.sums(model, hidden, batch["targets"], batch["weights"])
+
+    def start(self, model: CausalLM, rows: int) -> Any:
+        """What `rows` rows carry that have read nothing; None where nothing is carried.
+
+        Raises:
+          ConfigError: the model's cache grows with what it has read.
+        """
+        return empty_carry(model, rows) if self.carry else None
+
+    def carried(
+        self,
+        model: CausalLM,
+        batch: Mapping[str, Array],
+        carry: Any,
+        keys: Key[Array, " B"] | None,
+        step: Int[Array, ""],
+    ) -> tuple[LossOutput, Any]:
+        """Sums over the batch, whose rows go on from what is carried but for the `fresh` ones; and what they carry on.
+
+        Raises:
+          ConfigError: the batch does not say which rows are fresh.
+        """
+        if "fresh" not in batch:
+            raise ConfigError(
+                "autoregressive.carry: rows must go on from the batch before. Set experiment.packing = 'contiguous'."
+            )
+        cache = rows_back(model, begun_anew(carry, empty_carry(model, len(batch["tokens"])), batch["fresh"]))
+        hidden, cache = model.hidden(batch["tokens"], cache=cache, keys=keys)
+        return self.sums(model, hidden, batch["targets"], batch["weights"]), rows_first(model, cache)
 
     def sums(
         self, model: Any, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+
+import jax
 
 from lmlab.errors import ConfigError
 
@@ -33,3 +36,8 @@ def contiguous_rows(blocks: Iterable[slice], size: int) -> range:
             "Let fsdp × tensor divide, or be divided by, the devices per process."
         )
     return range(covered[0], covered[-1] + 1)
+
+
+def by_row(path: tuple[Any, ...]) -> bool:
+    """Whether the leaf of a state at this path has the rows of the batch as its first axis, and lies as they do."""
+    return (jax.tree_util.keystr(path, simple=True, separator="/") + "/").startswith("model_state/carry/")

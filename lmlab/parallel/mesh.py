@@ -104,25 +104,31 @@ class Mesh:
             }
 
     def lower(
-        self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
+        self,
+        function: Callable[..., Any],
+        state: Any,
+        batch: Any,
+        *,
+        leading: int = 0,
+        donate: bool = False,
+        carries: bool = False,
     ) -> jax.stages.Lowered:
         """The traced and lowered program of `compile`, with its `cost_analysis()`."""
         layout = self._layout(state)
         replicated = NamedSharding(self.mesh, PartitionSpec())
+        stays = layout if donate else self._of_batch(leading) if carries else None
         program = jax.jit(
             function,
             in_shardings=(layout, self._of_batch(leading)),
-            out_shardings=(layout, replicated) if donate else replicated,
+            out_shardings=replicated if stays is None else (stays, replicated),
             donate_argnums=(0,) if donate else (),
         )
         with jax.set_mesh(self.mesh):  # for lmlab.nn.layout
-            return program.lower(state, {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()})
+            return program.lower(state, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(batch)))
 
-    def compile(
-        self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
-    ) -> jax.stages.Compiled:
-        """See `lmlab.contracts.Partitioner.compile`."""
-        return compile_for_speed(self.lower(function, state, batch, leading=leading, donate=donate))
+    def compile(self, function: Callable[..., Any], state: Any, batch: Any, **options: Any) -> jax.stages.Compiled:
+        """See `lmlab.contracts.Partitioner.compile`; the options are those of `lower`."""
+        return compile_for_speed(self.lower(function, state, batch, **options))
 
     def export(self, state: Any) -> Any:
         """The state itself: global arrays."""

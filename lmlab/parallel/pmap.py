@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lmlab.errors import ConfigError
-from lmlab.parallel.batches import check_division
+from lmlab.parallel.batches import by_row, check_division
 from lmlab.parallel.compiling import compile_for_speed, jit_once
 from lmlab.registry import partitioners
 
@@ -75,26 +75,42 @@ class Pmap:
         }
 
     def lower(
-        self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
+        self,
+        function: Callable[..., Any],
+        state: Any,
+        batch: Any,
+        *,
+        leading: int = 0,
+        donate: bool = False,
+        carries: bool = False,
     ) -> jax.stages.Lowered:
         """The traced and lowered program of `compile`, with its `cost_analysis()`."""
         count = len(self.used)
         mapped = self._map(
-            function, in_axes=(0, 0), out_axes=(0, None) if donate else None, donate_argnums=(0,) if donate else ()
+            function,
+            in_axes=(0, 0),
+            out_axes=(0, None) if donate or carries else None,
+            donate_argnums=(0,) if donate else (),
         )
-        states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), state)
+        states = _by_kind(
+            lambda leaf: _split_shape(leaf, 0, count),
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype),
+            state,
+        )
         batches = jax.tree.map(lambda leaf: _split_shape(leaf, leading, count), dict(batch))
         return mapped.lower(states, batches)
 
-    def compile(
-        self, function: Callable[..., Any], state: Any, batch: Any, *, leading: int = 0, donate: bool = False
-    ) -> jax.stages.Compiled:
-        """See `lmlab.contracts.Partitioner.compile`."""
-        return compile_for_speed(self.lower(function, state, batch, leading=leading, donate=donate))
+    def compile(self, function: Callable[..., Any], state: Any, batch: Any, **options: Any) -> jax.stages.Compiled:
+        """See `lmlab.contracts.Partitioner.compile`; the options are those of `lower`."""
+        return compile_for_speed(self.lower(function, state, batch, **options))
 
     def export(self, state: Any) -> Any:
-        """The first device's state, replicated without the device axis."""
-        return jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), out_shardings=self._replicated)(state)
+        """The first device's state, replicated without the device axis; what rows carry, of all devices."""
+
+        def gathered(state: Any) -> Any:
+            return _by_kind(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), lambda leaf: leaf[0], state)
+
+        return jax.jit(gathered, out_shardings=self._replicated)(state)
 
     def abstract(self, make_state: Callable[[Array], Any], key: Array) -> Any:
         """The exported state as ShapeDtypeStructs with shardings: the target of a restore."""
@@ -104,8 +120,12 @@ class Pmap:
         )
 
     def load(self, exported: Any) -> Any:
-        """The exported state on every device."""
-        return self._everywhere(lambda state: state, exported)
+        """The exported state on every device; what rows carry, on the device that has the rows."""
+        count = len(self.used)
+        split = _by_kind(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), lambda leaf: leaf, exported)
+        # pmap wants an argument with a device axis.
+        axes = _by_kind(lambda leaf: 0, lambda leaf: None, exported)
+        return self._map(lambda _, state: state, in_axes=(0, axes))(np.arange(count), split)
 
     @cached_property
     def _grid(self) -> jax.sharding.Mesh:
@@ -118,11 +138,6 @@ class Pmap:
     def _map(self, function: Callable[..., Any], **options: Any) -> Any:
         return jax.pmap(function, axis_name=self.axis_name, axis_size=len(self.used), devices=self.used, **options)
 
-    def _everywhere(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        # pmap wants an argument with a device axis.
-        mapped = self._map(lambda _, argument: function(argument), in_axes=(0, None))
-        return mapped(np.arange(len(self.used)), argument)
-
     def _split(self, rows: np.ndarray, leading: int) -> np.ndarray:
         shape = _split_shape(rows, leading, len(self.used)).shape
         blocks = rows.reshape(*rows.shape[:leading], shape[0], shape[leading + 1], *rows.shape[leading + 1 :])
@@ -133,3 +148,10 @@ def _split_shape(leaf: Any, leading: int, count: int) -> jax.ShapeDtypeStruct:
     """(*leading, B, ...) as (count, *leading, B / count, ...)."""
     before, rows, after = leaf.shape[:leading], leaf.shape[leading], leaf.shape[leading + 1 :]
     return jax.ShapeDtypeStruct((count, *before, rows // count, *after), leaf.dtype)
+
+
+def _by_kind(of_rows: Callable[[Any], Any], of_others: Callable[[Any], Any], state: Any) -> Any:
+    """The state with the first function of the leaves that have rows, and the other one of all others."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: of_rows(leaf) if by_row(path) else of_others(leaf), state
+    )

@@ -10,6 +10,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmlab.errors import ConfigError
+from lmlab.nn.layout import ROWS
+from lmlab.parallel.batches import by_row
 
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
@@ -37,8 +39,8 @@ def shardings(mesh: Mesh, rules: Rules, state: Any) -> Any:
     """A sharding for every array of a state.
 
     The parameters are `state.params`, or the state itself where it is a dict of parameters. What the optimizer
-    keeps per parameter, under the parameter's path and with its shape, lies as the parameter does; all else
-    is replicated.
+    keeps per parameter, under the parameter's path and with its shape, lies as the parameter does; what the rows of the
+    batch carry lies as they do; all else is replicated.
 
     Args:
       mesh: the devices.
@@ -52,6 +54,8 @@ def shardings(mesh: Mesh, rules: Rules, state: Any) -> Any:
     layouts = {path: parameter_spec(path, tuple(leaf.shape), rules, mesh) for path, leaf in params.items()}
 
     def layout(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        if by_row(keys):
+            return NamedSharding(mesh, PartitionSpec(ROWS))
         path = next((key.key for key in reversed(keys) if isinstance(key, jax.tree_util.DictKey)), "")
         like = path in layouts and tuple(leaf.shape) == tuple(params[path].shape)
         return NamedSharding(mesh, layouts[path] if like else PartitionSpec())

@@ -130,6 +130,8 @@ class Experiment:
       source_len: tokens per row of an encoder-decoder's source, S (None: as many as T).
       packing: `windows` cuts one stream of documents into rows; `first_fit` packs whole documents into rows
         with segment ids (longer documents are cut). Examples that are rows by themselves have one each, or are packed.
+        `contiguous` cuts the stream into as many lanes as a batch has rows, and never shuffles: each batch holds the
+        next window of every lane, for models that carry their state over windows (`autoregressive.carry`).
       overlong: an example that a row cannot hold: `refuse` it, `drop` it and count, or `cut` it and count.
       unseen_label: an example whose label no training example has: `refuse`, `drop` and count, or `keep` and count it,
         as one that no model gets right.
@@ -165,7 +167,7 @@ class Experiment:
     tokenizer: Annotated[Spec, Tokenizer] | None = None
     updates: tuple[Annotated[Spec, Update], ...] = ()
     source_len: Count | None = None
-    packing: Literal["windows", "first_fit"] = "windows"
+    packing: Literal["windows", "first_fit", "contiguous"] = "windows"
     overlong: Literal["refuse", "drop", "cut"] = "refuse"
     unseen_label: Literal["refuse", "drop", "keep"] = "refuse"
     buckets: tuple[Count, ...] = ()

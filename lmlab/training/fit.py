@@ -206,6 +206,25 @@ def check_together(experiment: Experiment, loss: Any, partitioner: Partitioner) 
         ) from None
 
 
+def check_carry(experiment: Experiment, carry: Any, model: Any) -> None:
+    """ConfigError where a loss that carries something has rows that do not go on, or more than one gradient a step."""
+    if carry is None:
+        return
+    name = experiment.loss.name
+    if experiment.packing != "contiguous":
+        raise ConfigError(
+            f"{name}.carry: rows must go on from the batch before, and experiment.packing = '{experiment.packing}' "
+            "chooses them anew. Set experiment.packing = 'contiguous'."
+        )
+    if experiment.updates:
+        raise ConfigError(
+            f"{name}.carry: with experiment.updates, a batch is read several times, by parameters that change between. "
+            f"Set {name}.carry = False, or experiment.updates = []."
+        )
+    if isinstance(model, CountedLM):
+        raise ConfigError(f"{name}.carry: the model '{experiment.model.name}' counts. Set {name}.carry = False.")
+
+
 def misfit(loss: str, needs: type | tuple[type, ...], model: str, component: type) -> str:
     """The text for a loss that a model cannot serve."""
     has = [f"{article(c.__name__)}" for c in capabilities_of(component)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,26 +14,48 @@ from jaxtyping import Float, Int, Key
 
 from lmlab.contracts import Loss, LossOutput, NoisyParameters
 from lmlab.nn.auxiliary import Term, charge, collecting, positive
+from lmlab.training.carrying import sums_of
 from lmlab.training.randomness import noise_key
 
 LOSS = "loss"
 AUXILIARY = "auxiliary/"
 """What the metrics of a model's terms begin with."""
 
-Measured = tuple[LossOutput, dict[str, Term]]
+
+class Measured(NamedTuple):
+    """What a loss says of a batch in training.
+
+    Attributes:
+      output: its sums, float32.
+      terms: what the model adds, by name.
+      carry: what the rows carry on; None where nothing.
+    """
+
+    output: LossOutput
+    terms: dict[str, Term]
+    carry: Any
+
+
 Weights = dict[str, Float[Array, ""]]
 """What the sums of the whole batch are divided by: the loss's, as `LOSS`, and each term's, by name."""
 
 
 def measured(
-    model: Any, loss: Loss, batch: Mapping[str, Array], keys: Key[Array, " B"], step: Int[Array, ""], key: Array
+    model: Any,
+    loss: Loss,
+    batch: Mapping[str, Array],
+    carry: Any,
+    keys: Key[Array, " B"],
+    step: Int[Array, ""],
+    key: Array,
 ) -> Measured:
-    """What a loss returns in training, float32, and the terms that the model reported.
+    """What a loss returns in training, and the terms that the model reported.
 
     Args:
       model: with its parameters, which are made noisy first, if it has such.
       loss: to be computed.
       batch: what it reads.
+      carry: what the rows go on from; None where nothing.
       keys: one for each row.
       step: the number of the step.
       key: of the step, the same for all of its microbatches and devices.
@@ -41,14 +63,15 @@ def measured(
     if isinstance(model, NoisyParameters):
         model = model.with_noise(noise_key(key))
     with collecting() as terms:
-        output = loss(model, batch, keys, step)
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), LossOutput(*output)), dict(terms)
+        output, carry = sums_of(loss, model, batch, carry, keys, step)
+    return Measured(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), output), dict(terms), carry)
 
 
 def weights_of(found: Measured) -> Weights:
     """The weights of what was measured; none where the model reported no term."""
-    output, terms = found
-    return {LOSS: output.weight, **{name: term.weight for name, term in terms.items()}} if terms else {}
+    if not found.terms:
+        return {}
+    return {LOSS: found.output.weight, **{name: term.weight for name, term in found.terms.items()}}
 
 
 def minimised(found: Measured, weights: Weights) -> tuple[Float[Array, ""], LossOutput]:
@@ -57,7 +80,7 @@ def minimised(found: Measured, weights: Weights) -> tuple[Float[Array, ""], Loss
     With weights (the whole batch's), that is this part's share of the mean of the loss plus the terms' own means, so
     that shares and their gradients add up; without any, the loss's sum, which is still to be divided.
     """
-    output, terms = found
+    output, terms = found.output, found.terms
     if not weights:
         return output.total, output
     total = output.total / positive(weights[LOSS]) + charge(terms, weights)

@@ -18,9 +18,10 @@ from lmlab.data import Data, open_data
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.states import states_width
 from lmlab.registry import losses
+from lmlab.training.carrying import CARRY, start_of
 from lmlab.training.cost import matmul_flops
 from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard, Update
-from lmlab.training.fit import check_experiment, check_model, check_together, paths_of
+from lmlab.training.fit import check_carry, check_experiment, check_model, check_together, paths_of
 from lmlab.training.randomness import INIT, stream_key
 from lmlab.training.state import State, averaged_params
 from lmlab.training.step import Recipe, make_init, make_step, many_steps
@@ -85,8 +86,10 @@ class Program:
         self.dtype = compute_dtype(self.experiment.compute_dtype)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
-        optimizer = self._part("optimizer", steps=self.experiment.steps)
-        self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, self._updates(), self.frozen)
+        optimizer, parts = self._part("optimizer", steps=self.experiment.steps), self._updates()
+        for loss in (self.loss, *(part.loss for part in parts)):
+            check_carry(self.experiment, self.carry_of(loss), self.abstract_model)
+        self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, parts, self.frozen)
 
     @property
     def spec(self) -> Spec:
@@ -154,6 +157,11 @@ class Program:
         """One global batch, as ShapeDtypeStructs; with buckets, the widest."""
         return self._abstract_batch(None)
 
+    def carry_of(self, loss: Loss) -> Any:
+        """What the rows of a global batch carry from one to the next with a loss, as ShapeDtypeStructs; else None."""
+        rows = self.experiment.global_batch_size
+        return jax.eval_shape(lambda params: start_of(loss, self.model.bind(params), rows), self.model.shapes)
+
     def abstract_batches(self, width: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
         """What one dispatch reads: a batch (of one of the buckets' widths), or several on a new leading axis."""
         together, one = self.experiment.steps_per_dispatch, self._abstract_batch(width)
@@ -217,6 +225,28 @@ class Program:
             return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
         return self.partitioner.compile(evaluate, self.abstract_state, batch)
+
+    def compile_carrying(
+        self,
+        function: Callable[[Params, Mapping[str, Array], Any], tuple[Any, Any]],
+        batch: Mapping[str, jax.ShapeDtypeStruct],
+        carry: Any,
+    ) -> Compiled:
+        """A compiled `(running state, placed batch with the carry as its 'carry') -> (carry, sums)`.
+
+        Args:
+          function: `(params, batch, carry) -> (tree of sums, carry)`; else as in `compile_evaluation`.
+          batch: as there.
+          carry: what the rows of the global batch carry, as ShapeDtypeStructs.
+        """
+        axis_name = self.partitioner.axis_name
+
+        def evaluate(state: State, batch: Mapping[str, Any]) -> Any:
+            rows = {name: values for name, values in batch.items() if name != CARRY}
+            sums, carry = function(averaged_params(state), rows, batch[CARRY])
+            return carry, sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+        return self.partitioner.compile(evaluate, self.abstract_state, {**batch, CARRY: carry}, carries=True)
 
     def compile_rows(
         self, function: Callable[[Params, Mapping[str, Array]], Any], batch: Mapping[str, jax.ShapeDtypeStruct]

@@ -14,6 +14,7 @@ from lmlab.contracts import FrozenDict, Spec
 from lmlab.errors import CheckpointError, ConfigError
 from lmlab.nn.auxiliary import charge, positive
 from lmlab.parallel.mesh import Mesh
+from lmlab.training.carrying import CARRY
 from lmlab.training.nonfinite import Fault, Watched, watch
 from lmlab.training.objective import measured
 from lmlab.training.program import Program
@@ -121,7 +122,8 @@ def loss_and_gradients(program: Program, state: State, batch: Mapping[str, Array
     keys = row_keys(key, jnp.arange(len(batch["tokens"])))
 
     def mean(params: Mapping[str, Array]) -> Array:
-        output, terms = measured(program.model.bind(params), recipe.loss, batch, keys, state.step, key)
+        model, carry = program.model.bind(params), state.model_state.get(CARRY)
+        output, terms, _ = measured(model, recipe.loss, batch, carry, keys, state.step, key)
         own = {name: term.weight for name, term in terms.items()}
         return output.total / positive(output.weight) + charge(terms, own)
 

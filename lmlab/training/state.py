@@ -16,7 +16,8 @@ class State(NamedTuple):
       params: the parameters by path, float32.
       opt_state: `update`: the optimizer's own state; `guard`: the finite guard's counters; `ema`: the averages of
         the parameters that learn, by path, if the experiment asks for them.
-      model_state: what models and losses carry besides parameters (empty for the models of today).
+      model_state: `carry`: what each row of the batch hands on to the next batch's, rows first, for a loss that
+        carries something (see `contracts.Loss`); else empty.
     """
 
     step: Int[Array, ""]

@@ -26,6 +26,7 @@ from lmlab.nn.auxiliary import positive
 from lmlab.nn.functional import ModelDef
 from lmlab.nn.layout import on_cpu
 from lmlab.optim.schedules import value_at
+from lmlab.training.carrying import CARRY, start_of
 from lmlab.training.experiment import Experiment
 from lmlab.training.objective import AUXILIARY, Measured, Weights, measured, minimised, only_what_is_needed, weights_of
 from lmlab.training.randomness import STEP, row_keys, stream_key
@@ -53,6 +54,7 @@ class Recipe:
       parts: the updates of a step; none: one of all parameters, by `loss` and `optimizer`.
       frozen: paths of parameters that no update changes: they have no place in the optimizer's state or in an average.
       fixed: parameters that the model has and the state has not, by path.
+      rows: of the global batch, for a loss that carries something from row to row.
     """
 
     model: ModelDef[Any]
@@ -64,6 +66,7 @@ class Recipe:
     parts: tuple[Part, ...] = ()
     frozen: tuple[str, ...] = ()
     fixed: Params = field(default_factory=dict)
+    rows: int = 0
 
     @classmethod
     def of(
@@ -76,7 +79,8 @@ class Recipe:
         frozen: tuple[str, ...] = (),
     ) -> Recipe:
         """The recipe of an experiment and its parts."""
-        return cls(model, loss, optimizer, experiment.seed, experiment.clip_norm, experiment.ema, parts, frozen)
+        seed, rows = experiment.seed, experiment.global_batch_size
+        return cls(model, loss, optimizer, seed, experiment.clip_norm, experiment.ema, parts, frozen, rows=rows)
 
     def update_rule(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer for the state's parameters; its `update` is given the number of the `step`."""
@@ -106,7 +110,8 @@ def make_init(recipe: Recipe) -> Callable[[Key[Array, ""]], State]:
         opt_state = {"update": _first(one, own), "guard": {"skipped": zero, "skipped_in_a_row": zero}}
         if recipe.ema is not None:
             opt_state["ema"] = own
-        return State(zero, params, opt_state, {})
+        carry = start_of(recipe.loss, recipe.model.bind(params), recipe.rows)
+        return State(zero, params, opt_state, {} if carry is None else {CARRY: carry})
 
     return init
 
@@ -138,13 +143,13 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
         return _counting(recipe, axis_name)
 
     def update(recipe: Recipe, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        keys = row_keys(key, _global_rows(batch, axis_name))
+        rows = dict(batch), state.model_state.get(CARRY), row_keys(key, _global_rows(batch, axis_name))
         parts = _Parts(microbatches, getattr(recipe.loss, "together", 1))
         measure = _measure(recipe, state.step, key)
-        weights = _weights(measure, state.params, batch, keys, parts)
+        weights = _weights(measure, state.params, rows, parts)
         if axis_name is not None:
             weights = jax.lax.psum(weights, axis_name)
-        sums = _accumulate(_gradient_of(measure, state.params, weights), state.params, batch, keys, parts)
+        sums, carry = _accumulate(_gradient_of(measure, state.params, weights), state.params, rows, parts)
         if axis_name is not None:
             sums = jax.lax.psum(sums, axis_name)
         gradients, output = sums
@@ -155,7 +160,7 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
         norm = optax.tree.norm(gradients)
         # The norm is finite only if every gradient is (and none is so large, 1e19, that its square is not).
         finite = _all_finite(output) & jnp.isfinite(norm)
-        new = _guard(finite, lambda: _update(recipe, state, _clip(gradients, norm, recipe.clip_norm)), state)
+        new = _guard(finite, lambda: _update(recipe, state, _clip(gradients, norm, recipe.clip_norm), carry), state)
         return new, _metrics(recipe, state.step, output, norm, finite)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -205,26 +210,31 @@ def _global_rows(batch: Batch, axis_name: str | None) -> Int[Array, " B"]:
     return rows if axis_name is None else rows + jax.lax.axis_index(axis_name) * len(rows)
 
 
-Sums = tuple[Params, LossOutput]
-Measure = Callable[[Params, Batch, Array], Measured]
+Rows = tuple[Batch, Any, Key[Array, " B"]]
+"""What is read, what is carried (None: nothing) and the random keys: each leaf has the rows as its first axis."""
+Measure = Callable[[Params, Rows], Measured]
+Gradient = Callable[[Rows], tuple[Params, tuple[LossOutput, Any]]]
 
 
 def _measure(recipe: Recipe, step: Int[Array, ""], key: Key[Array, ""]) -> Measure:
-    """A function of (params, batch, keys): what the loss returned, and the terms that the model added."""
+    """A function of (params, rows): what the loss returned, and the terms that the model added."""
 
-    def measure(params: Params, batch: Batch, keys: Key[Array, " B"]) -> Measured:
-        return measured(recipe.model.bind({**recipe.fixed, **params}), recipe.loss, batch, keys, step, key)
+    def measure(params: Params, rows: Rows) -> Measured:
+        batch, carry, keys = rows
+        return measured(recipe.model.bind({**recipe.fixed, **params}), recipe.loss, batch, carry, keys, step, key)
 
     return measure
 
 
-def _gradient_of(measure: Measure, params: Params, weights: Weights) -> Callable[[Batch, Array], Sums]:
-    """A function of (batch, keys): the gradient of what is minimised, and all that the loss returned."""
+def _gradient_of(measure: Measure, params: Params, weights: Weights) -> Gradient:
+    """A function of rows: the gradient of what is minimised; what the loss returned, and what they carry on."""
 
-    def total(params: Params, batch: Batch, keys: Key[Array, " B"]) -> tuple[Float[Array, ""], LossOutput]:
-        return minimised(measure(params, batch, keys), weights)
+    def total(params: Params, rows: Rows) -> tuple[Float[Array, ""], tuple[LossOutput, Any]]:
+        found = measure(params, rows)
+        total, output = minimised(found, weights)
+        return total, (output, found.carry)
 
-    return lambda batch, keys: jax.grad(total, has_aux=True)(params, batch, keys)
+    return lambda rows: jax.grad(total, has_aux=True)(params, rows)
 
 
 class _Parts(NamedTuple):
@@ -244,35 +254,44 @@ class _Parts(NamedTuple):
 
         return jax.tree.map(interleaved, rows)
 
+    def joined(self, parts: Any) -> Any:
+        """The inverse."""
 
-def _weights(measure: Measure, params: Params, batch: Batch, keys: Array, parts: _Parts) -> Weights:
+        def whole(x: Array) -> Array:
+            blocks = x.reshape(self.microbatches, -1, self.together, *x.shape[2:]).swapaxes(0, 1)
+            return blocks.reshape(-1, *x.shape[2:])
+
+        return jax.tree.map(whole, parts)
+
+
+def _weights(measure: Measure, params: Params, rows: Rows, parts: _Parts) -> Weights:
     """What the sums of the loss and of the model's terms are divided by; none where the model reports no term.
 
     Gradients of sums that are divided by different weights can be added over parts and devices only once they are
     divided: the weights must be known first. They depend on the batch alone, so that this costs no more than counting.
     """
 
-    def weights(batch: Batch, keys: Array) -> Weights:
+    def weights(rows: Rows) -> Weights:
         if parts.microbatches == 1:
-            return weights_of(measure(params, batch, keys))
-        each = jax.lax.map(lambda part: weights_of(measure(params, *part)), parts.of((batch, keys)))
+            return weights_of(measure(params, rows))
+        each = jax.lax.map(lambda part: weights_of(measure(params, part)), parts.of(rows))
         return jax.tree.map(lambda x: x.sum(0), each)
 
-    return only_what_is_needed(weights, dict(batch), keys)
+    return only_what_is_needed(weights, rows)
 
 
-def _accumulate(
-    gradient: Callable[[Batch, Array], Sums], params: Params, batch: Batch, keys: Array, parts: _Parts
-) -> Sums:
+def _accumulate(gradient: Gradient, params: Params, rows: Rows, parts: _Parts) -> tuple[tuple[Params, LossOutput], Any]:
+    """The sums over the microbatches, and what all rows carry on."""
     if parts.microbatches == 1:
-        return gradient(batch, keys)
+        gradients, (output, carry) = gradient(rows)
+        return (gradients, output), carry
 
-    def add(sums: Params, part: tuple[Batch, Array]) -> tuple[Params, LossOutput]:
-        more, output = gradient(*part)
-        return {path: sums[path] + leaf for path, leaf in more.items()}, output
+    def add(sums: Params, part: Rows) -> tuple[Params, tuple[LossOutput, Any]]:
+        more, found = gradient(part)
+        return {path: sums[path] + leaf for path, leaf in more.items()}, found
 
-    sums, outputs = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts.of((dict(batch), keys)))
-    return sums, jax.tree.map(lambda x: x.sum(0), outputs)
+    sums, (outputs, carries) = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts.of(rows))
+    return (sums, jax.tree.map(lambda x: x.sum(0), outputs)), parts.joined(carries)
 
 
 def _all_finite(output: LossOutput) -> Bool[Array, ""]:
@@ -288,8 +307,8 @@ def _clip(gradients: Params, norm: Float[Array, ""], limit: float | Float[Array,
     return {path: leaf * scale for path, leaf in gradients.items()}
 
 
-def _update(recipe: Recipe, state: State, gradients: Params) -> State:
-    opt_state = dict(state.opt_state)
+def _update(recipe: Recipe, state: State, gradients: Params, carry: Any) -> State:
+    opt_state, model_state = dict(state.opt_state), dict(state.model_state)
     update, opt_state["update"] = recipe.update_rule().update(
         gradients, state.opt_state["update"], state.params, step=state.step
     )
@@ -299,7 +318,9 @@ def _update(recipe: Recipe, state: State, gradients: Params) -> State:
             path: recipe.ema * average + (1 - recipe.ema) * params[path]
             for path, average in state.opt_state["ema"].items()
         }
-    return state._replace(params=params, opt_state=opt_state)
+    if carry is not None:
+        model_state[CARRY] = carry
+    return state._replace(params=params, opt_state=opt_state, model_state=model_state)
 
 
 def _guard(finite: Bool[Array, ""], update: Callable[[], State], state: State) -> State:

@@ -73,8 +73,17 @@ def llama(kind: str, kv_heads: int) -> tuple[Any, ModelDef[Llama], Params]:
         theirs = randomised(transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)))
     mine = ModelDef.of(
         lambda rngs: Llama(
-            V, T, jnp.float32, rngs, **SIZES, kv_heads=kv_heads, norm_epsilon=1e-3, rotary_base=700.0, window=window,
-            experts=5 if kind == "mixtral" else None, experts_per_token=3,
+            V,
+            T,
+            jnp.float32,
+            rngs,
+            **SIZES,
+            kv_heads=kv_heads,
+            norm_epsilon=1e-3,
+            rotary_base=700.0,
+            window=window,
+            experts=5 if kind == "mixtral" else None,
+            experts_per_token=3,
         )
     )
     return theirs, mine, checked(mine, weights_of.llama(arrays(theirs), heads=H, kv_heads=kv_heads))

@@ -11,7 +11,7 @@ import numpy as np
 from lmlab.contracts import Tokenizer
 from lmlab.errors import ConfigError
 
-Packing = Literal["windows", "first_fit"]
+Packing = Literal["windows", "first_fit", "contiguous"]
 Overlong = Literal["refuse", "drop", "cut"]
 UnseenLabel = Literal["refuse", "drop", "keep"]
 Batch = dict[str, np.ndarray]
@@ -26,6 +26,7 @@ class Setting:
       tokenizer: fitted; None for datasets of ids.
       source_len: tokens per row of an encoder-decoder's source, S; None: as many as T.
       packing: see `experiment`.
+      lanes: rows of a batch, which read on side by side where the packing is `contiguous`.
       overlong: an example that a row cannot hold is refused, dropped and counted, or cut and counted.
       unseen_label: an example whose label no training example has is refused, dropped and counted, or kept and
         counted, with the label -1, which no model predicts.
@@ -40,6 +41,7 @@ class Setting:
     tokenizer: Tokenizer | None = None
     source_len: int | None = None
     packing: Packing = "windows"
+    lanes: int = 1
     overlong: Overlong = "refuse"
     unseen_label: UnseenLabel = "refuse"
     labels: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """Next-token rows, cut from one stream of ids.
 
-Both packings cut the same stream, in which an end-of-text id stands before, between and behind the documents, so
+All packings cut the same stream, in which an end-of-text id stands before, between and behind the documents, so
 that every token of a split is predicted exactly once, given what stands before it:
 
     documents  [5, 6, 7], [8]            end of text 0
@@ -16,6 +16,7 @@ import numpy as np
 
 from lmlab.contracts import Document, Text, TokenBatch, Tokenizer, Tokens
 from lmlab.data.features.encoding import encoded
+from lmlab.data.features.lanes import Lanes
 from lmlab.data.features.packing import first_fit
 from lmlab.data.features.rows import Batch, Rows, Setting, converts
 
@@ -52,7 +53,7 @@ class Windows:
     """
 
     def __init__(self, stream: Stream, seq_len: int, tail: bool) -> None:
-        self.ids, self._seq_len = stream.ids, seq_len
+        self.ids, self.seq_len = stream.ids, seq_len
         self._start, self._stop = stream.spans[:, 0], stream.spans[:, 1]
         pairs = self._stop - self._start
         self._end_row = np.cumsum(-(-pairs // seq_len) if tail else pairs // seq_len)
@@ -62,12 +63,17 @@ class Windows:
     def __len__(self) -> int:
         return int(self._end_row[-1]) if len(self._end_row) else 0
 
+    @property
+    def beginnings(self) -> np.ndarray:
+        """The rows that follow no other: the first one of each span, (S,)."""
+        return np.append(0, self._end_row[:-1])
+
     def gather(self, rows: np.ndarray, places: np.ndarray | None = None) -> Batch:
         """Batch of `tokens`, `targets` and `weights`, each (B, T)."""
         span = np.searchsorted(self._end_row, rows, side="right")
         before = np.where(span > 0, self._end_row[span - 1], 0)
-        start = self._start[span] + (rows - before) * self._seq_len
-        place = start[:, None] + np.arange(self._seq_len + 1)
+        start = self._start[span] + (rows - before) * self.seq_len
+        place = start[:, None] + np.arange(self.seq_len + 1)
         ids = self.ids[np.minimum(place, self._stop[span][:, None])].astype(np.int32)
         tokens, targets = ids[:, :-1].copy(), ids[:, 1:].copy()
         padding = place[:, :-1] >= self._stop[span][:, None]
@@ -185,7 +191,8 @@ def _documents(example: Tokens, span: np.ndarray) -> np.ndarray:
 def _rows(stream: Stream, setting: Setting, training: bool) -> Rows:
     if setting.packing == "first_fit":
         return Packed(stream, setting.seq_len)
-    return Windows(stream, setting.seq_len, tail=not training)
+    windows = Windows(stream, setting.seq_len, tail=not training)
+    return Lanes(windows, setting.lanes, training) if setting.packing == "contiguous" else windows
 
 
 @converts(Text, TokenBatch)
