@@ -54,8 +54,7 @@ class NegativeSampling:
     shifted pointwise mutual information (Levy & Goldberg 2014).
 
     Windows lie within a row, and all of its pairs are formed by one (T, T) product: rows should be at most some 1,000
-    words long, as in the authors' code. What is drawn is a function of each row's key; in an evaluation, of its
-    content.
+    words long, as in the authors' code. What is drawn is a function of each row's key, in an evaluation of its content.
 
     Needs: WordVectors, and a batch of `tokens` with `targets` and `weights`; the words are the targets of weight above
     0, of which a split has each one once.
@@ -177,10 +176,13 @@ class NegativeSampling:
 
     def _noise(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "T N"]:
         """Words from the noise distribution: the inverse of its sums, at uniform numbers."""
-        words = np.flatnonzero(self._counts())
-        sums = jnp.cumsum(jnp.asarray(self._counts()[words], jnp.float32) ** self.power)
-        drawn = jax.random.uniform(key, shape) * sums[-1]
-        return jnp.asarray(words, jnp.int32)[jnp.searchsorted(sums, drawn, side="right")]
+        counts = self._counts()
+        words = np.flatnonzero(counts)
+        xp = np if isinstance(self.power, int | float) else jnp  # once and in float64, unless the power is a tracer
+        sums = xp.cumsum(counts[words] ** self.power)
+        sums = jnp.asarray(sums / sums[-1], jnp.float32)
+        places = jnp.searchsorted(sums, jax.random.uniform(key, shape), side="right")
+        return jnp.asarray(words, jnp.int32)[jnp.minimum(places, len(words) - 1)]
 
     def _counts(self) -> np.ndarray:
         """How often each word occurs, (V,) float64; 0 for ids that stand for no text."""

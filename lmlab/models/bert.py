@@ -17,7 +17,7 @@ from lmlab.nn.mlp import ACTIVATIONS, GATES, Activation
 from lmlab.nn.norm import Norm
 from lmlab.nn.positions import PositionKind, Positions
 from lmlab.nn.stack import Remat
-from lmlab.nn.transformer import Arrangement, Plan, check_heads, make_blocks, run_blocks
+from lmlab.nn.transformer import Arrangement, Plan, check_heads, make_blocks, run_blocks, watch_blocks
 from lmlab.ranges import Count, NonNegative, Positive, ProperFraction
 from lmlab.registry import models
 
@@ -145,16 +145,40 @@ class BERT(nnx.Module):
           ConfigError: a row is longer than there are learned positions.
         """
         batch, time = tokens.shape
+        x, view = self._embed(tokens, segment_ids, type_ids, keys)
+        x, _ = run_blocks(self.blocks, x, batch, view, keys=keys, scan=self.scan, remat=self.remat)
+        return (x if self.norm is None else self.norm(x)).reshape(batch, time, -1)
+
+    def attention_weights(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"] | None = None,
+        type_ids: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "L B H T T"]:
+        """The share that each token has in what each token reads, in every layer and head; arguments as of `encode`.
+
+        Float32; `[..., t, s]` sums to 1 over s.
+        """
+        x, view = self._embed(tokens, segment_ids, type_ids, None)
+        return watch_blocks(self.blocks, x, len(tokens), view, scan=self.scan).own
+
+    def _embed(
+        self,
+        tokens: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"] | None,
+        type_ids: Int[Array, "B T"] | None,
+        keys: Key[Array, " B"] | None,
+    ) -> tuple[Float[Array, "B*T D"], View]:
+        """What enters the first block, and what all of them are told."""
+        time = tokens.shape[1]
         self.positions.require(time, "bert")
         x = self.embedding(tokens, self.dtype)
         types = jnp.zeros_like(tokens) if type_ids is None else jnp.clip(type_ids, 0, self.types - 1)
         x = self.positions.add(x + self.type_embedding(types, self.dtype), None, None)
         x = self.dropout(self.input_norm(x), keys, 0)
-        view = View(segment_ids, self.positions.rotation(None, None, time), self.positions.score_bias(None, time, time))
-        x, _ = run_blocks(
-            self.blocks, x.reshape(-1, x.shape[-1]), batch, view, keys=keys, scan=self.scan, remat=self.remat
-        )
-        return (x if self.norm is None else self.norm(x)).reshape(batch, time, -1)
+        turn, bias = self.positions.rotation(None, None, time), self.positions.score_bias(None, time, time)
+        return x.reshape(-1, x.shape[-1]), View(segment_ids, turn, bias)
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits of the token at each position, float32."""

@@ -20,7 +20,7 @@ from lmlab.nn.mlp import Activation
 from lmlab.nn.norm import Norm
 from lmlab.nn.positions import PositionKind, Positions
 from lmlab.nn.stack import Remat, run_stack
-from lmlab.nn.transformer import Block, Plan, Source, check_heads, make_blocks, run_blocks
+from lmlab.nn.transformer import Block, Looks, Plan, Source, check_heads, make_blocks, run_blocks, watch_blocks
 from lmlab.ranges import Count, Positive, ProperFraction
 from lmlab.registry import models
 
@@ -181,11 +181,7 @@ class TransformerEncoderDecoder(nnx.Module):
         self.encoder_positions.require(time, self.NAME, "source_len")
         keys = _of_side(keys, 0)
         x = self._embed(self.encoder_positions, tokens, None, keys)
-        view = View(
-            segment_ids,
-            self.encoder_positions.rotation(None, None, time),
-            self.encoder_positions.score_bias(None, time, time),
-        )
+        view = _view(self.encoder_positions, segment_ids, time)
         x, _ = run_blocks(self.encoder, x, batch, view, keys=keys, scan=self.scan, remat=self.remat)
         x = x if self.encoder_norm is None else self.encoder_norm(x)
         there = jnp.ones(tokens.shape, bool) if segment_ids is None else segment_ids != 0
@@ -215,11 +211,7 @@ class TransformerEncoderDecoder(nnx.Module):
         slots = time if target is None else target.k.shape[2]
         keys = _of_side(keys, 1)
         x = self._embed(self.decoder_positions, tokens, read, keys)
-        view = View(
-            segment_ids,
-            self.decoder_positions.rotation(None, read, time),
-            self.decoder_positions.score_bias(read, time, slots),
-        )
+        view = _view(self.decoder_positions, segment_ids, time, read, slots)
         made = (None, None) if cache is None else (cache.source_k, cache.source_v)
         x, kept = run_blocks(
             self.decoder, x, batch, view, cache=target, source=Source(memory.states, memory.there, *made), keys=keys,
@@ -230,6 +222,30 @@ class TransformerEncoderDecoder(nnx.Module):
             return states, None
         fresh = time if segment_ids is None else (segment_ids != 0).sum(1, dtype=jnp.int32)
         return states, cache._replace(target=KVCache(kept[0], kept[1], cache.target.length + fresh))
+
+    def source_attention_weights(
+        self, tokens: Int[Array, "B S"], *, segment_ids: Int[Array, "B S"] | None = None
+    ) -> Float[Array, "L B H S S"]:
+        """The share that each token of the source has in what each of them reads, in every layer and head, float32.
+
+        Arguments as of `encode_source`; `[..., t, s]` sums to 1 over s.
+        """
+        batch, time = tokens.shape
+        self.encoder_positions.require(time, self.NAME, "source_len")
+        x = self._embed(self.encoder_positions, tokens, None, None)
+        return watch_blocks(
+            self.encoder, x, batch, _view(self.encoder_positions, segment_ids, time), scan=self.scan
+        ).own
+
+    def target_attention_weights(
+        self, tokens: Int[Array, "B T"], memory: Memory, *, segment_ids: Int[Array, "B T"] | None = None
+    ) -> Looks:
+        """The shares of the target's tokens, (L, B, H, T, T), and of the source's, (L, B, H, T, S), in what each token
+        of the target reads; arguments as of `decode`."""
+        batch, time = tokens.shape
+        x = self._embed(self.decoder_positions, tokens, None, None)
+        view, source = _view(self.decoder_positions, segment_ids, time), Source(memory.states, memory.there)
+        return watch_blocks(self.decoder, x, batch, view, source=source, scan=self.scan)
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits, float32."""
@@ -327,6 +343,17 @@ class T5(TransformerEncoderDecoder):
             scale_embedding=False, scale_scores=False, scale_logits=tie_embeddings, tie_embeddings=tie_embeddings,
             dropout=dropout, scan=scan, remat=remat,
         )  # fmt: skip
+
+
+def _view(
+    positions: Positions,
+    segment_ids: Int[Array, "B T"] | None,
+    time: int,
+    read: Int[Array, " B"] | None = None,
+    slots: int | None = None,
+) -> View:
+    """What the blocks of a side are told of so many tokens: behind `read` ones, among `slots` (None: no more)."""
+    return View(segment_ids, positions.rotation(None, read, time), positions.score_bias(read, time, slots or time))
 
 
 def _of_side(keys: Key[Array, " B"] | None, side: int) -> Key[Array, " B"] | None:

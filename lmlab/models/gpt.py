@@ -19,7 +19,7 @@ from lmlab.nn.mlp import Activation
 from lmlab.nn.norm import Norm
 from lmlab.nn.positions import PositionKind, Positions
 from lmlab.nn.stack import Remat
-from lmlab.nn.transformer import Arrangement, Plan, check_heads, make_blocks, run_blocks
+from lmlab.nn.transformer import Arrangement, Plan, check_heads, make_blocks, run_blocks, watch_blocks
 from lmlab.ranges import Count, NonNegative, Positive, ProperFraction
 from lmlab.registry import models
 
@@ -167,6 +167,24 @@ class GPT(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], KVCache | None]:
         """As `hidden`, of tokens of which some are seen by all of their segment; `given` as there."""
         return self.hidden(tokens, prefix=prefix, **given)
+
+    def attention_weights(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        positions: Int[Array, "B T"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        prefix: Bool[Array, "B T"] | None = None,
+    ) -> Float[Array, "L B H T T"]:
+        """The share that each token has in what each token reads, in every layer and head; arguments as of `hidden`.
+
+        Float32; `[..., t, s]` sums to 1 over s.
+        """
+        batch, time = tokens.shape
+        x = self.positions.add(self.embedding(tokens, self.dtype), positions, None)
+        turn, bias = self.positions.rotation(positions, None, time), self.positions.score_bias(None, time, time)
+        view = View(segment_ids, turn, bias, prefix)
+        return watch_blocks(self.blocks, x.reshape(-1, x.shape[-1]), batch, view, scan=self.scan).own
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits, float32."""

@@ -18,6 +18,7 @@ from lmlab.nn.recurrence import Marks
 from lmlab.nn.recurrent import LAYERS, Cell, TwoWayLayer
 from lmlab.nn.recurrent_attention import Annotations, Score, SourceAttention
 from lmlab.nn.stack import make_stack, unstack
+from lmlab.nn.transformer import Looks
 from lmlab.ranges import Count, NonNegative, ProperFraction
 from lmlab.registry import models
 
@@ -188,6 +189,24 @@ class RNNSeq2Seq(nnx.Module):
 
         state, states = jax.lax.scan(step, state, (shares, kept, marks))
         return states.swapaxes(0, 1), None if cache is None else state
+
+    def target_attention_weights(self, tokens: Int[Array, "B T"], memory: SourceMemory) -> Looks:
+        """The share of each of the source's states in the context of each target token, of one layer with one head.
+
+        Arguments as of `decode`. Of the target's own tokens there are none; of the source's without attention.
+        """
+        none = jnp.zeros((0, len(tokens), 1, tokens.shape[1], tokens.shape[1]))
+        if self.attention is None or memory.seen is None:
+            return Looks(none)
+
+        def step(state: DecoderState, token: Array) -> tuple[DecoderState, Array]:
+            _, after = self.decode(token[:, None], memory, cache=state)
+            assert after is not None
+            return after, (state if self.asks_before else after).layers.h[-1]
+
+        _, queries = jax.lax.scan(step, self.init_decoding(memory, 0), tokens.T)
+        found = self.attention.weights(queries.swapaxes(0, 1).astype(self.dtype), memory.seen)
+        return Looks(none, found[None, :, None])
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits, float32."""

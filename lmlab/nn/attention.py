@@ -122,11 +122,7 @@ class Attention(nnx.Module):
           keys: one for each row, for dropout.
           site: number of the place that drops.
         """
-        q, k, v = self._heads(x, batch)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if view.rotation is not None:
-            q, k = rotate(q, view.rotation), rotate(k, view.rotation)
+        q, k, v = self._placed(x, batch, view)
         if cache is not None:
             kept = _append(cache.k, k, cache.length), _append(cache.v, v, cache.length)
             k, v = (part.swapaxes(1, 2) for part in kept)
@@ -138,6 +134,25 @@ class Attention(nnx.Module):
             return self.out(_joined(self._mix(q, k, v, visible, view.bias, keys, site))), None
         q, k, v = (checkpoint_name(part, KEPT) for part in (q, k, v))
         return self.out(_joined(blockwise_attention(q, k, v, view.segment_ids, self.sight))), None
+
+    def weights(self, x: Float[Array, "B*T D"], batch: int, view: View) -> Float[Array, "B H T T"]:
+        """The share that each token has in each token's mixture, float32; without a cache."""
+        q, k, _ = self._placed(x, batch, view)
+        return shares(q, k, _seen(self.sight, q.shape[2], view), view.bias, self._scale)
+
+    def _placed(self, x: Float[Array, "B*T D"], batch: int, view: View) -> tuple[Float[Array, "B H T K"], ...]:
+        """Queries and keys, normalised and turned, and values."""
+        q, k, v = self._heads(x, batch)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if view.rotation is not None:
+            q, k = rotate(q, view.rotation), rotate(k, view.rotation)
+        return q, k, v
+
+    @property
+    def _scale(self) -> float | None:
+        """What scores are divided by."""
+        return math.sqrt(self.head_width) if self.scaled else None
 
     def _heads(self, x: Float[Array, "B*T D"], batch: int) -> tuple[Float[Array, "B H T K"], ...]:
         """Queries, keys and values: by one product, or by three where taking one apart again costs more."""
@@ -165,8 +180,7 @@ class Attention(nnx.Module):
         keys: Key[Array, " B"] | None,
         site: int | Array,
     ) -> Float[Array, "B H T K"]:
-        scale = math.sqrt(self.head_width) if self.scaled else None
-        return mixture(v, shares(q, k, visible, bias, scale), self.dropout, keys, site)
+        return mixture(v, shares(q, k, visible, bias, self._scale), self.dropout, keys, site)
 
 
 class CrossAttention(nnx.Module):
@@ -221,11 +235,17 @@ class CrossAttention(nnx.Module):
           keys: one for each row, for dropout.
           site: number of the place that drops.
         """
-        k, v = (part.swapaxes(1, 2) for part in source)
+        values = source[1].swapaxes(1, 2)
+        return self.out(_joined(mixture(values, self.weights(x, source[0], there), self.dropout, keys, site)))
+
+    def weights(
+        self, x: Float[Array, "B*T D"], source: Float[Array, "B S G K"], there: Bool[Array, "B S"] | None
+    ) -> Float[Array, "B H T S"]:
+        """The share of each token of the source, of which these are the keys, in each token's mixture, float32."""
+        k = source.swapaxes(1, 2)
         q = _by_head(self.q(x), k.shape[0], self.head_width)
         visible = None if there is None else there[:, None, None]
-        found = shares(q, k, visible, None, math.sqrt(self.head_width) if self.scaled else None)
-        return self.out(_joined(mixture(v, found, self.dropout, keys, site)))
+        return shares(q, k, visible, None, math.sqrt(self.head_width) if self.scaled else None)
 
 
 def shares(

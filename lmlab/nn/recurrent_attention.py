@@ -61,9 +61,12 @@ class SourceAttention(nnx.Module):
         """The context of each query: the states mixed by the softmax of its scores, in the dtype of the queries."""
         return jax.checkpoint(self._mix)(queries, source)  # scores of the concat kind are (B, T, S, D) before v
 
+    def weights(self, queries: Float[Array, "B T D"], source: Annotations) -> Float[Array, "B T S"]:
+        """The share of each of the source's states in each context, float32."""
+        return jax.nn.softmax(jnp.where(source.there[:, None], self._scores(queries, source.keys), MASKED))
+
     def _mix(self, queries: Float[Array, "B T D"], source: Annotations) -> Float[Array, "B T D"]:
-        scores = jnp.where(source.there[:, None], self._scores(queries, source.keys), MASKED)
-        shares = jax.nn.softmax(scores).astype(source.states.dtype)
+        shares = self.weights(queries, source).astype(source.states.dtype)
         mixed = jnp.einsum("bts,bsd->btd", shares, source.states, preferred_element_type=jnp.float32)
         return mixed.astype(queries.dtype)
 

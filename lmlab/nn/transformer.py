@@ -105,6 +105,18 @@ class Source(NamedTuple):
     v: Float[Array, "L B S G K"] | None = None
 
 
+class Looks(NamedTuple):
+    """What attention looks at: the share that each token has in the mixture of each token, float32.
+
+    Attributes:
+      own: of tokens of the same row; inside one layer (B, H, T, T).
+      source: of tokens of the source; None where there is no attention to it.
+    """
+
+    own: Float[Array, "L B H T T"]
+    source: Float[Array, "L B H T S"] | None = None
+
+
 class Block(nnx.Module):
     """Attention, attention to a source where the plan has it, and a feed-forward half, each added to its input.
 
@@ -165,6 +177,16 @@ class Block(nnx.Module):
         fed, sums = self._feed(self._enter(self.mlp_norm, x), batch, view)
         return self._leave(self.mlp_norm, x + self._drop(fed, batch, keys, site + 2)), kept, sums
 
+    def looks(self, x: Float[Array, "B*T D"], batch: int, view: View, source: Source | None = None) -> Looks:
+        """What this block's attention looks at, without a cache and without dropout; arguments as of a call."""
+        y = self._enter(self.attention_norm, x)
+        own = self.attention.weights(y, batch, view)
+        if self.cross_attention is None or self.cross_norm is None or source is None:
+            return Looks(own)
+        x = self._leave(self.attention_norm, x + self.attention(y, batch, view)[0])
+        y = self._enter(self.cross_norm, x)
+        return Looks(own, self.cross_attention.weights(y, self.read(source)[0], source.there))
+
     def read(self, source: Source) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]:
         """The source's keys and values in this layer."""
         if source.k is not None and source.v is not None:
@@ -223,6 +245,23 @@ def run_blocks(
     if isinstance(blocks.mlp, Experts):
         report_routing(blocks.mlp.routing, sums, batch, x.shape[0] // batch, view.segment_ids)
     return x, kept
+
+
+def watch_blocks(
+    blocks: Block,
+    x: Float[Array, "B*T D"],
+    batch: int,
+    view: View,
+    *,
+    source: Source | None = None,
+    scan: bool,
+) -> Looks:
+    """What the attention of all blocks looks at; see `run_blocks`."""
+
+    def body(block: Block, x: Array, at: tuple[Array, Any]) -> tuple[Array, Looks]:
+        return block(by_rows(x), batch, view, source=source)[0], block.looks(x, batch, view, source)
+
+    return run_stack(blocks, body, x, scan=scan, remat="none")[1]
 
 
 def check_heads(model: str, width: int, heads: int, kv_heads: int | None, positions: str) -> None:

@@ -128,6 +128,12 @@ def checked(model: ModelDef[Any], weights: weights_of.Weights) -> Params:
     return {path: jnp.asarray(value) for path, value in weights.items()}
 
 
+def looking(theirs: Any) -> Any:
+    """The model, which is able to say what its attention looks at."""
+    theirs.set_attn_implementation("eager")
+    return theirs
+
+
 def ids(rows: int = B, time: int = T) -> np.ndarray:
     return np.random.default_rng(3).integers(0, V, (rows, time))
 
@@ -145,10 +151,18 @@ CAUSAL = {
 def test_logits_of_causal_models(name: str) -> None:
     theirs, mine, params = CAUSAL[name]()
     with torch.no_grad():
-        wanted = theirs(torch.tensor(ids())).logits.numpy()
-    got = jax.jit(lambda params, tokens: mine.bind(params).logits(tokens))(params, ids())
+        output = looking(theirs)(torch.tensor(ids()), output_attentions=True)
+    wanted = output.logits.numpy()
+
+    @jax.jit
+    def read(params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        model = mine.bind(params)
+        return model.logits(tokens), model.attention_weights(tokens)
+
+    got, looks = read(params, ids())
     assert np.abs(wanted).max() > 1
     np.testing.assert_allclose(got, wanted, atol=1e-4)
+    np.testing.assert_allclose(looks, torch.stack(output.attentions), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama with grouped queries", "mistral", "mixtral"])
@@ -208,25 +222,32 @@ def test_logits_vectors_and_gradients_of_bert(pooler: bool) -> None:
     share = np.random.default_rng(5).normal(size=(B, T, V)).astype(np.float32) * real
     theirs.zero_grad()
     logits, vectors = bert_outputs(theirs, batch)
+    with torch.no_grad():
+        arguments = {"attention_mask": batch["segment_ids"], "token_type_ids": batch["type_ids"]}
+        given = {name: torch.tensor(value) for name, value in arguments.items()}
+        wanted = torch.stack(looking(theirs).bert(torch.tensor(ids()), **given, output_attentions=True).attentions)
     total = (logits * torch.tensor(share)).sum() + (0 if vectors is None else (vectors**3).sum())
     (total / B).backward()
     # What does not reach the logits (the next-sentence head) has no gradient; it has no counterpart either.
     grads = arrays(theirs, lambda weight: torch.zeros_like(weight) if weight.grad is None else weight.grad)
 
-    def outputs(params: Params) -> tuple[jax.Array, jax.Array]:
+    def outputs(params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
         model = mine.bind(params)
-        states = model.encode(batch["tokens"], segment_ids=batch["segment_ids"], type_ids=batch["type_ids"])
-        return model.project(states), model.pool(states)
+        given = {name: batch[name] for name in ("segment_ids", "type_ids")}
+        states = model.encode(batch["tokens"], **given)
+        return model.project(states), model.pool(states), model.attention_weights(batch["tokens"], **given)
 
     @jax.jit
     def both(params: Params) -> Any:
         def total(params: Params) -> Any:
-            logits, vectors = outputs(params)
-            return ((logits * share).sum() + ((vectors**3).sum() if pooler else 0)) / B, (logits, vectors)
+            logits, vectors, looks = outputs(params)
+            return ((logits * share).sum() + ((vectors**3).sum() if pooler else 0)) / B, (logits, vectors, looks)
 
         return jax.grad(total, has_aux=True)(params)
 
-    gradient, (got, got_vectors) = both(params)
+    gradient, (got, got_vectors, looks) = both(params)
+    there = batch["segment_ids"][None, :, None, :, None]  # what padding looks at means nothing
+    np.testing.assert_allclose(looks * there, wanted * there, atol=1e-5)
     np.testing.assert_allclose(got * real, logits.detach().numpy() * real, atol=1e-4)
     if vectors is not None:
         np.testing.assert_allclose(got_vectors, vectors.detach().numpy(), atol=1e-4)
@@ -245,15 +266,25 @@ def test_logits_of_t5(kind: str) -> None:
     source, there = sources()
     with torch.no_grad():
         given = {"input_ids": source, "attention_mask": there, "decoder_input_ids": ids()}
-        wanted = theirs(**{name: torch.tensor(value) for name, value in given.items()}).logits.numpy()
+        given = {name: torch.tensor(value) for name, value in given.items()}
+        output = looking(theirs)(**given, output_attentions=True)
+    wanted = output.logits.numpy()
 
     @jax.jit
-    def logits(params: Params) -> jax.Array:
+    def read(params: Params) -> tuple[jax.Array, ...]:
         model = mine.bind(params)
-        return model.project(model.decode(ids(), model.encode_source(source, segment_ids=there))[0])
+        memory = model.encode_source(source, segment_ids=there)
+        own, cross = model.target_attention_weights(ids(), memory)
+        before = model.source_attention_weights(source, segment_ids=there)
+        return model.project(model.decode(ids(), memory)[0]), before, own, cross
 
+    logits, before, own, cross = read(params)
     assert np.abs(wanted).max() > 0.3
-    np.testing.assert_allclose(logits(params), wanted, atol=1e-4)
+    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+    real = there[None, :, None, :, None]  # what padding looks at means nothing
+    np.testing.assert_allclose(before * real, torch.stack(output.encoder_attentions) * real, atol=1e-5)
+    np.testing.assert_allclose(own, torch.stack(output.decoder_attentions), atol=1e-5)
+    np.testing.assert_allclose(cross, torch.stack(output.cross_attentions), atol=1e-5)
 
 
 def test_greedy_targets_of_t5() -> None:

@@ -51,6 +51,7 @@ class ByHand:
         self.params = {path: np.asarray(value, np.float64) for path, value in params.items()}
         self.cell, self.attention = settings["cell"], settings.get("attention", "none")
         self.bidirectional, self.feeding = settings.get("bidirectional"), settings.get("input_feeding")
+        self.looks: list[np.ndarray] = []
 
     def step(self, layer: str, index: int, x: np.ndarray, state: list[np.ndarray], also: Any = 0.0) -> list[np.ndarray]:
         def of(name: str) -> np.ndarray:
@@ -102,6 +103,7 @@ class ByHand:
             both = np.tanh(query @ self.params["attention/query/kernel"] + seen @ key)
             scores = both @ self.params["attention/project_score/kernel"][:, 0]
         shares = np.exp(scores) / np.exp(scores).sum()
+        self.looks.append(shares)
         return shares @ seen
 
     def logits(self, source: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -129,16 +131,22 @@ def test_logits_are_those_of_float64_of_each_row_alone(settings: dict[str, Any])
     model, params = made(**settings)
 
     @jax.jit
-    def logits(params: Params) -> jax.Array:
+    def logits(params: Params) -> tuple[jax.Array, jax.Array | None]:
         bound = model.bind(params)
         assert isinstance(bound, EncoderDecoder)
         memory = bound.encode_source(jnp.asarray(SOURCES), segment_ids=jnp.asarray(THERE))
-        return bound.project(bound.decode(jnp.asarray(TOKENS), memory)[0])
+        looks = bound.target_attention_weights(jnp.asarray(TOKENS), memory).source
+        return bound.project(bound.decode(jnp.asarray(TOKENS), memory)[0]), looks
 
-    found = logits(params)
+    found, looks = logits(params)
+    assert (looks is None) == ("attention" not in settings)
     for row in range(B):
-        wanted = ByHand(params, settings).logits(SOURCES[row, : LENGTHS[row]], TOKENS[row])
+        hand = ByHand(params, settings)
+        wanted = hand.logits(SOURCES[row, : LENGTHS[row]], TOKENS[row])
         np.testing.assert_allclose(found[row], wanted, atol=2e-5, err_msg=f"row {row}")
+        if looks is not None:
+            shares = np.pad(np.stack(hand.looks), ((0, 0), (0, S - LENGTHS[row])))
+            np.testing.assert_allclose(looks[0, row, 0], shares, atol=2e-5, err_msg=f"row {row}")
 
 
 @pytest.mark.parametrize("settings", [CASES[3], CASES[4]], ids=["fed", "bahdanau"])

@@ -38,6 +38,8 @@ class WrittenOut:
         self.p = {path: np.asarray(value, np.float64) for path, value in params.items()}
         self.options, self.causal = options, causal
         self.groups = options.get("kv_heads", H)
+        self.looks: list[np.ndarray] = []
+        """What each head of each layer looked at, (H, T, T), in the order of the rows and layers that were read."""
 
     def states(self, ids: np.ndarray, prefix: np.ndarray) -> np.ndarray:
         x = self.p["embedding/embedding"][ids]
@@ -69,14 +71,15 @@ class WrittenOut:
 
     def attention(self, x: np.ndarray, layer: int, prefix: np.ndarray) -> np.ndarray:
         q, k, v = self.heads(x, layer)
-        mixed = np.zeros((len(x), H, D // H))
+        mixed, looks = np.zeros((len(x), H, D // H)), np.zeros((H, len(x), len(x)))
         for t in range(len(x)):
             seen = [s for s in range(len(x)) if self.sees(t, s) or prefix[s]]
             for h in range(H):
                 g = h * self.groups // H
                 scores = [self.turned(q[t, h], t) @ self.turned(k[s, g], s) / math.sqrt(D // H) for s in seen]
                 weights = scipy.special.softmax(np.array(scores) + [self.bias(h, s - t) for s in seen])
-                mixed[t, h] = weights @ v[seen, g]
+                mixed[t, h], looks[h, t, seen] = weights @ v[seen, g], weights
+        self.looks.append(looks)
         return self.linear(mixed.reshape(len(x), D), "attention/out", layer)
 
     def heads(self, x: np.ndarray, layer: int) -> list[np.ndarray]:
@@ -168,6 +171,7 @@ def test_decoders(name: str) -> None:
     @jax.jit
     def read(tokens: jax.Array) -> tuple[jax.Array, ...]:
         bound = model.bind(params)
+        looks = [bound.attention_weights(tokens), bound.attention_weights(tokens, prefix=jnp.asarray(PREFIX))]
         cache, pieces = bound.init_cache(B, T), []
         for piece in jnp.split(tokens, [3, 4], axis=1):
             states, cache = bound.hidden(piece, cache=cache)
@@ -175,9 +179,9 @@ def test_decoders(name: str) -> None:
         prefixed = bound.hidden(tokens, prefix=jnp.asarray(PREFIX))[0]
         states, cache = bound.hidden(tokens[:, :6], cache=bound.init_cache(B, T), prefix=jnp.asarray(PREFIX)[:, :6])
         again = jnp.concatenate((states, bound.hidden(tokens[:, 6:], cache=cache)[0]), 1)
-        return bound.hidden(tokens)[0], jnp.concatenate(pieces, 1), prefixed, again
+        return bound.hidden(tokens)[0], jnp.concatenate(pieces, 1), prefixed, again, jnp.concatenate(looks, 1)
 
-    whole, pieces, prefixed, again = read(jnp.asarray(tokens()))
+    whole, pieces, prefixed, again, looks = read(jnp.asarray(tokens()))
     written = WrittenOut(params, options, causal=True)
     nothing = np.zeros(T, bool)
     wanted = np.stack([written.states(row, nothing) for row in tokens()])
@@ -185,6 +189,7 @@ def test_decoders(name: str) -> None:
     assert_near(pieces, wanted)
     prefixed_wanted = np.stack([written.states(row, prefix) for row, prefix in zip(tokens(), PREFIX, strict=True)])
     assert_near(prefixed, prefixed_wanted)
+    assert_near(looks.swapaxes(0, 1).reshape(-1, H, T, T), np.stack(written.looks))
     if "window" not in options:  # what is read later sees a prefix only as far as its window reaches
         assert_near(again, prefixed_wanted)
 
