@@ -90,16 +90,26 @@ class Author:
     def _ids(self, prompt: str) -> np.ndarray:
         if self.tokenizer is not None:
             return self.tokenizer.encode(prompt)
-        try:
-            ids = np.array([int(word) for word in prompt.split()] or [0], np.int32)
-        except ValueError:
-            ids = np.array([-1])
-        if ids.min() < 0 or ids.max() >= self.vocab:
-            raise ConfigError(
-                f"the prompt {prompt!r}: this run's data are ids without a tokenizer, so that a prompt is numbers "
-                f"from 0 to {self.vocab - 1} with spaces between them."
-            )
-        return ids
+        ids = ids_of(prompt, self.vocab)
+        return ids if len(ids) else np.zeros(1, np.int32)
+
+
+def ids_of(prompt: str, vocab: int) -> np.ndarray:
+    """Numbers with spaces between them, as ids; 1-d int32.
+
+    Raises:
+      ConfigError: it is something else, or a number is no id.
+    """
+    try:
+        ids = np.array([int(word) for word in prompt.split()], np.int32)
+    except (ValueError, OverflowError):
+        ids = np.array([-1])
+    if ids.min(initial=0) < 0 or ids.max(initial=0) >= vocab:
+        raise ConfigError(
+            f"the prompt {prompt!r}: this run's data are ids without a tokenizer, so that a prompt is numbers "
+            f"from 0 to {vocab - 1} with spaces between them."
+        )
+    return ids
 
 
 class _Stream(Protocol):
