@@ -65,6 +65,14 @@ class Data:
         """Number of ids, V."""
         return cast(Any, self._dataset).vocab if self.tokenizer is None else self.tokenizer.vocab_size
 
+    @property
+    def nats(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """The exact -log p of sequences under the law that the data were drawn from, (N, T); None where none is known.
+
+        See `contracts.Dataset`.
+        """
+        return getattr(self._dataset, "nats", None)
+
     @functools.cached_property
     def text_tables(self) -> TextTables | None:
         """Bytes and words behind ids; None for a dataset of ids, whose text is not known."""

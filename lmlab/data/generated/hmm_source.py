@@ -12,6 +12,7 @@ from lmlab.contracts import TokenSequence
 from lmlab.data.generated import hidden_markov
 from lmlab.data.generated.drawing import ENDLESS, SPLITS, Drawn, random_at
 from lmlab.data.generated.hidden_markov import HiddenMarkov
+from lmlab.errors import ConfigError
 from lmlab.ranges import Count, Positive, Seed
 from lmlab.registry import datasets
 
@@ -92,6 +93,26 @@ class HMMSource(Drawn):
     def sequences(self, split: str, count: int) -> np.ndarray:
         """The symbols of the first `count` examples of a split, (count, L): for the functions of `hidden_markov`."""
         return np.stack([self.model.sample(random_at(self.seed, split, i), self.length) for i in range(count)])
+
+    def nats(self, sequences: np.ndarray) -> np.ndarray:
+        """-log p(x_t | x_1 ... x_t-1) of what follows the id that opens a row: the exact law.
+
+        Args:
+          sequences: ids (N, T).
+
+        Returns:
+          (N, T) float64; infinite at ids that are no symbols, and 0 behind the first of them in its row.
+
+        Raises:
+          ConfigError: no id opens the rows.
+        """
+        if not self.begin:
+            raise ConfigError(
+                "hmm_source.begin = False: a law of what follows the first symbol is not given. Set True."
+            )
+        strange = np.cumsum(sequences >= self.symbols, axis=1)
+        nats = hidden_markov.autoregressive_nats(self.model, np.where(strange, 0, sequences))
+        return np.where(strange == 0, nats, np.where((strange == 1) & (sequences >= self.symbols), np.inf, 0.0))
 
     def known(self) -> dict[str, float]:
         """Entropies of n-grams, exact; optima, estimated from sampled sequences, with their standard errors. In nats.
