@@ -137,6 +137,9 @@ class Loss(Protocol):
     is a part of the state of training. Its batches, of the packing `contiguous`, say which rows are `fresh`; through
     what is carried no gradient goes back.
 
+    One that is a sum of losses says which parameter holds these: `PARTS: ClassVar[str]`. What they need and read is
+    asked of them; its own `needs` and `reads` are those of its default.
+
     One that compares rows with each other has `together: int`: blocks of so many consecutive rows of the global batch,
     which microbatches and devices do not split.
     """

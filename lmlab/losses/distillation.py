@@ -14,7 +14,8 @@ from jaxtyping import Float, Int, Key
 
 from lmlab.contracts import LossOutput, Model, Spec
 from lmlab.losses.autoregressive import Autoregressive
-from lmlab.losses.cross_entropy import sums_in_pieces
+from lmlab.losses.cross_entropy import sums_in_pieces, sums_over_chosen
+from lmlab.losses.mlm import MaskedLM
 from lmlab.nn.linear import Linear, normal
 from lmlab.ranges import Fraction, Natural, NonNegative, Positive
 from lmlab.registry import losses
@@ -23,17 +24,62 @@ PROJECTION_STD = 0.02
 """Of the initial weights of the layer between states of different widths."""
 
 
-class _Sums(NamedTuple):
-    """Weighted sums over positions: of the loss against the targets, the divergence, and the states' distance."""
+class Lesson(NamedTuple):
+    """Sums over positions of what a student differs by from its teacher."""
 
-    hard: LossOutput
     kl: Float[Array, ""]
     distance: Float[Array, ""]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taught:
+    """What learning from a teacher adds to a loss of targets."""
+
+    EVALUATORS: ClassVar[tuple[str, ...]] = ("held_out",)
+    HOOKS: ClassVar[tuple[str, ...]] = ()
+
+    teacher: Annotated[Spec, Model]
+    run: str
+    run_step: Natural | None = None
+    temperature: Positive = 2.0
+    alpha: Fraction = 0.5
+    hidden_weight: NonNegative | None = None
+
+    def make_head(self, width: int, rngs: nnx.Rngs, teacher_width: int) -> Linear | None:
+        """The matrix from the student's states to the teacher's, where one is needed."""
+        if self.hidden_weight is None or width == teacher_width:
+            return None
+        return Linear(width, teacher_width, normal(PROJECTION_STD), bias=False, rngs=rngs)
+
+    def lesson(
+        self,
+        model: Any,
+        logits: Float[Array, "N V"],
+        states: Float[Array, "N D"],
+        theirs: Float[Array, "N E"],
+        weights: Float[Array, " N"],
+    ) -> Lesson:
+        """How far the student's logits and states are from the teacher's, of which the states are given."""
+        taught = jax.lax.stop_gradient(model.teacher.project(theirs))
+        kl = (divergence(taught / self.temperature, logits / self.temperature) * weights).sum()
+        if self.hidden_weight is None:
+            return Lesson(kl, jnp.zeros(()))
+        ours = states if model.task_head is None else model.task_head(states)
+        return Lesson(kl, (cosine_distance(ours, theirs) * weights).sum())
+
+    def mixed(self, targets: LossOutput, lesson: Lesson) -> LossOutput:
+        """The loss of targets with what the teacher adds."""
+        total = self.alpha * self.temperature**2 * lesson.kl + (1 - self.alpha) * targets.total
+        metrics = {**targets.metrics, "kl": (lesson.kl, targets.weight)}
+        if self.hidden_weight is not None:
+            total = total + self.hidden_weight * lesson.distance
+            metrics["cosine_distance"] = (lesson.distance, targets.weight)
+        return LossOutput(total, targets.weight, metrics)
+
+
 @losses.register("distillation")
 @dataclass(frozen=True, kw_only=True)
-class Distillation(Autoregressive):
+class Distillation(Taught, Autoregressive):
     """The divergence from a teacher's next-token probabilities, mixed with the loss of the targets, in nats.
 
     Hinton et al. 2015 (arXiv:1503.02531, section 2): at every predicted position
@@ -67,26 +113,11 @@ class Distillation(Autoregressive):
       chunk: see `autoregressive`; of the teacher's logits no more are held either.
     """
 
-    EVALUATORS: ClassVar[tuple[str, ...]] = ("held_out",)
-    HOOKS: ClassVar[tuple[str, ...]] = ()
     TINY: ClassVar[str] = """
     distillation.teacher = @teacher/lstm
-    distillation.run = '{teacher}'
+    distillation.run = '{run of lstm by autoregressive}'
     distillation.hidden_weight = 0.5
     """
-
-    teacher: Annotated[Spec, Model]
-    run: str
-    run_step: Natural | None = None
-    temperature: Positive = 2.0
-    alpha: Fraction = 0.5
-    hidden_weight: NonNegative | None = None
-
-    def make_head(self, width: int, rngs: nnx.Rngs, teacher_width: int) -> Linear | None:
-        """The matrix from the student's states to the teacher's, where one is needed."""
-        if self.hidden_weight is None or width == teacher_width:
-            return None
-        return Linear(width, teacher_width, normal(PROJECTION_STD), bias=False, rngs=rngs)
 
     def __call__(
         self, model: Any, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
@@ -95,34 +126,60 @@ class Distillation(Autoregressive):
         given = {"positions": batch.get("positions"), "segment_ids": batch.get("segment_ids")}
         states = model.hidden(batch["tokens"], **given, keys=keys)[0]
         theirs = jax.lax.stop_gradient(model.teacher.hidden(batch["tokens"], **given)[0])
+
+        def part(states: Array, theirs: Array, targets: Array, weights: Array) -> tuple[LossOutput, Lesson]:
+            flat = (x.reshape(-1, *x.shape[2:]) for x in (states, theirs, targets, weights))
+            states, theirs, targets, weights = flat
+            logits = model.project(states)
+            return self.terms(logits, targets, weights), self.lesson(model, logits, states, theirs, weights)
+
         weights = batch["weights"].astype(jnp.float32)
+        return self.mixed(*sums_in_pieces(part, self.chunk, states, theirs, batch["targets"], weights))
 
-        def terms(states: Array, theirs: Array, targets: Array, weights: Array) -> _Sums:
-            return self._terms(model, *(x.reshape(-1, *x.shape[2:]) for x in (states, theirs, targets, weights)))
 
-        hard, kl, distance = sums_in_pieces(terms, self.chunk, states, theirs, batch["targets"], weights)
-        total = self.alpha * self.temperature**2 * kl + (1 - self.alpha) * hard.total
-        metrics = {**hard.metrics, "kl": (kl, hard.weight)}
-        if self.hidden_weight is not None:
-            total = total + self.hidden_weight * distance
-            metrics["cosine_distance"] = (distance, hard.weight)
-        return LossOutput(total, hard.weight, metrics)
+@losses.register("mlm_distillation")
+@dataclass(frozen=True, kw_only=True)
+class MaskedDistillation(Taught, MaskedLM):
+    """The divergence from a teacher's probabilities of masked tokens, mixed with `mlm`, in nats (DistilBERT).
 
-    def _terms(
-        self,
-        model: Any,
-        states: Float[Array, "N D"],
-        theirs: Float[Array, "N E"],
-        targets: Int[Array, " N"],
-        weights: Float[Array, " N"],
-    ) -> _Sums:
-        logits, taught = model.project(states), jax.lax.stop_gradient(model.teacher.project(theirs))
-        kl = (divergence(taught / self.temperature, logits / self.temperature) * weights).sum()
-        distance = jnp.zeros(())
-        if self.hidden_weight is not None:
-            ours = states if model.task_head is None else model.task_head(states)
-            distance = (cosine_distance(ours, theirs) * weights).sum()
-        return _Sums(self.terms(logits, targets, weights), kl, distance)
+    As `distillation`, at the tokens that were masked, of which teacher and student read the same; Sanh et al. 2019
+    (arXiv:1910.01108, section 3) take the states' distance at all tokens.
+
+    Needs: BidirectionalLM, of the student and of the teacher, and a batch as that of `mlm`.
+    Metrics: those of `mlm`, of the student; per chosen token, `kl` and, with `hidden_weight`, `cosine_distance`.
+
+    Args:
+      vocab: number of token ids, V (given by the data).
+      special_ids: ids that stand for no text (given by the data).
+      teacher, run, run_step, temperature, alpha, hidden_weight: see `distillation`.
+      rate, keep, random, whole_words, span, chunk: see `mlm`.
+
+    Raises:
+      ConfigError: as `mlm`.
+    """
+
+    TINY: ClassVar[str] = """
+    experiment.dataset = @hmm_source
+    mlm_distillation.teacher = @teacher/bilstm
+    mlm_distillation.run = '{run of bilstm by mlm}'
+    mlm_distillation.hidden_weight = 0.5
+    """
+
+    def __call__(
+        self, model: Any, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
+    ) -> LossOutput:
+        """Sums over the chosen tokens; `keys` choose them, and switch the student's dropout on."""
+        tokens, chosen = self.masked(batch, keys)
+        states = model.encode(tokens, segment_ids=batch["segment_ids"], keys=keys)
+        theirs = jax.lax.stop_gradient(model.teacher.encode(tokens, segment_ids=batch["segment_ids"]))
+
+        def part(there: Array, states: Array, theirs: Array, ids: Array) -> tuple[tuple[Array, Array], Lesson]:
+            there, states, theirs, ids = (x.reshape(-1, *x.shape[2:]) for x in (there, states, theirs, ids))
+            logits, weights = model.project(states), there.astype(jnp.float32)
+            return self.terms(logits, ids, there), self.lesson(model, logits, states, theirs, weights)
+
+        sums, lesson = sums_over_chosen(part, chosen, states, theirs, batch["tokens"], size=self.chunk)
+        return self.mixed(self.output(sums, batch, chosen), lesson)
 
 
 def divergence(taught: Float[Array, "N V"], logits: Float[Array, "N V"]) -> Float[Array, " N"]:

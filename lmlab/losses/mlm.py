@@ -110,15 +110,24 @@ class MaskedLM:
     ) -> LossOutput:
         """The loss of the chosen tokens, from the states of what the model read."""
 
-        def terms(there: Array, states: Array, ids: Array) -> tuple[Array, Array]:
-            there, ids = there.reshape(-1), ids.reshape(-1)
+        def part(there: Array, states: Array, ids: Array) -> tuple[Array, Array]:
             logits = model.project(states.reshape(-1, states.shape[-1]))
-            at_token = at_ids(logits, ids)
-            nats = jax.nn.logsumexp(logits, -1) - at_token
-            right = is_argmax(logits, at_token, ids)
-            return jnp.where(there, nats, 0).sum(), (right & there).sum(dtype=jnp.float32)
+            return self.terms(logits, ids.reshape(-1), there.reshape(-1))
 
-        nats, right = sums_over_chosen(terms, chosen, states, batch["tokens"], size=self.chunk)
-        count = chosen.sum(dtype=jnp.float32)
+        sums = sums_over_chosen(part, chosen, states, batch["tokens"], size=self.chunk)
+        return self.output(sums, batch, chosen)
+
+    def terms(
+        self, logits: Float[Array, "N V"], ids: Int[Array, " N"], there: Bool[Array, " N"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Nats and hits, summed over the positions that are there."""
+        at_token = at_ids(logits, ids)
+        nats = jax.nn.logsumexp(logits, -1) - at_token
+        right = is_argmax(logits, at_token, ids)
+        return jnp.where(there, nats, 0).sum(), (right & there).sum(dtype=jnp.float32)
+
+    def output(self, sums: tuple[Array, Array], batch: Mapping[str, Array], chosen: Bool[Array, "B T"]) -> LossOutput:
+        """The sums over the chosen tokens with what to divide them by."""
+        (nats, right), count = sums, chosen.sum(dtype=jnp.float32)
         share = (count, (batch["weights"] > 0).sum(dtype=jnp.float32))
         return LossOutput(nats, count, {"nats": (nats, count), "accuracy": (right, count), "chosen": share})

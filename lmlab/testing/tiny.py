@@ -15,7 +15,7 @@ binding of `experiment.*` chooses the components beside it, where the ones that 
 `tokenizer.json` (bytes, as Hugging Face writes such a file); with `rows.jsonl`, `pairs.tsv`, `messages.po`,
 `tagged.conll`, `documents.txt` (a sentence to a line), `questions.json` and `choices.jsonl`, each of 41 short examples;
 with a table `synonyms.tsv`; and with two stores of the documents, `prepared` (in bytes) and `prepared_examples`.
-`{teacher}` stands for a run folder of the smallest `lstm` on `random_tokens`, saved before its first step.
+`{run of lstm by autoregressive}` stands for a run folder of the smallest such model, saved before its first step.
 """
 
 from __future__ import annotations
@@ -146,8 +146,7 @@ def tiny_bindings(entry: Entry) -> dict[str, str]:
     text = inspect.cleandoc(getattr(entry.component, "TINY", ""))
     if "{folder}" in text:
         text = text.replace("{folder}", str(small_files()))
-    if "{teacher}" in text:
-        text = text.replace("{teacher}", str(teacher()))
+    text = re.sub(r"\{run of (\w+) by (\w+)\}", lambda found: str(tiny_run(*found.groups())), text)
     pairs = (line.partition("=") for line in text.splitlines() if line.strip())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
@@ -284,9 +283,9 @@ def _write_files(folder: Path) -> None:
 
 
 @functools.cache
-def teacher() -> Path:
-    """The run folder that `{teacher}` promises, made once in a process."""
-    resolved = _resolved(models.entry("lstm"), ())
+def tiny_run(model: str, loss: str) -> Path:
+    """A run folder of the smallest model and loss of these names, made once in a process."""
+    resolved = _resolved(models.entry(model), (("loss", f"@{loss}"),))
     program, folder = Program(resolved), RunFolder(_own_folder() / "run")
     folder.write_config(resolved)
     checkpoints = Checkpoints(folder.checkpoints, program.checkpoints)

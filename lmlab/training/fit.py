@@ -13,7 +13,7 @@ from lmlab.config import build
 from lmlab.contracts import CountedLM, Partitioner, Spec
 from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError
-from lmlab.registry import article, datasets, losses, models, optimizers
+from lmlab.registry import article, datasets, losses, models, name_of, optimizers
 from lmlab.training.experiment import Checkpoints, Experiment, Update
 
 
@@ -60,8 +60,44 @@ def check_numbers(experiment: Experiment) -> None:
             )
 
 
+def parts_of(loss: Spec) -> tuple[Spec, ...]:
+    """The losses that a loss is the sum of; itself, where it is none."""
+    component: Any = losses.get(loss.name)
+    parts = getattr(component, "PARTS", None)
+    return (loss,) if parts is None else tuple(part for spec in loss.kwargs[parts] for part in parts_of(spec))
+
+
+def reads_of(loss: Spec) -> type:
+    """The batch type that a loss reads; ConfigError for a sum of losses that read several."""
+    found = {cast(Any, losses.get(part.name)).reads: part.name for part in parts_of(loss)}
+    if len(found) > 1:
+        each = ", ".join(f"'{name}' {article(reads.__name__)}" for reads, name in found.items())
+        raise ConfigError(
+            f"the losses of '{loss.name}' read different batches ({each}), and a step has one. Sum losses of one batch."
+        )
+    return next(iter(found))
+
+
+def features_of(loss: Spec) -> dict[str, Any]:
+    """The numbers of a loss that its rows are made by (see `contracts.Loss`)."""
+    told: dict[str, Any] = {}
+    for part in parts_of(loss):
+        own = {name: part.kwargs[name] for name in getattr(losses.get(part.name), "FEATURES", ())}
+        if told and own and told != own:
+            raise ConfigError(
+                f"the losses of '{loss.name}' want different rows: {told} and {own}. Give them the same numbers."
+            )
+        told |= own
+    return told
+
+
 def check_capability(model: Spec, loss: Spec) -> None:
     """ConfigError unless the model has the capability that the loss needs, naming the models that have it."""
+    for part in parts_of(loss):
+        _check_capability(model, part)
+
+
+def _check_capability(model: Spec, loss: Spec) -> None:
     component: Any = models.get(model.name)
     objective: Any = losses.get(loss.name)
     needs = objective.needs
@@ -77,8 +113,7 @@ def check_capability(model: Spec, loss: Spec) -> None:
 def check_dataset(dataset: Spec, loss: Spec) -> None:
     """ConfigError unless batches for the loss can be made of the dataset's examples, naming the datasets that fit."""
     component: Any = datasets.get(dataset.name)
-    objective: Any = losses.get(loss.name)
-    reads = objective.reads
+    reads = reads_of(loss)
     example = getattr(component, "example", None)
     if not isinstance(example, type) or (example, reads) in CONVERSIONS:
         # What a function, a mixture or a store makes is known only when it is made: see `lmlab.data.conversion`.
@@ -148,13 +183,13 @@ def check_updates(experiment: Experiment) -> None:
 def _check_shared(main: Spec, update: Update) -> None:
     """ConfigError unless the update's loss reads the batch of the experiment's, and brings no parameters."""
     assert update.loss is not None
-    theirs, ours = (cast(Any, losses.get(spec.name)) for spec in (update.loss, main))
-    if theirs.reads is not ours.reads:
+    theirs, ours = reads_of(update.loss), reads_of(main)
+    if theirs is not ours:
         raise ConfigError(
-            f"the loss '{update.loss.name}' of the update '{update.name}' reads a {theirs.reads.__name__}, and the "
-            f"experiment's, '{main.name}', a {ours.reads.__name__}: all updates of a step read one batch."
+            f"the loss '{update.loss.name}' of the update '{update.name}' reads a {theirs.__name__}, and the "
+            f"experiment's, '{main.name}', a {ours.__name__}: all updates of a step read one batch."
         )
-    if update.loss != main and hasattr(theirs, "make_head"):
+    if update.loss != main and any(hasattr(losses.get(part.name), "make_head") for part in parts_of(update.loss)):
         raise ConfigError(
             f"the loss '{update.loss.name}' of the update '{update.name}' has parameters of its own, which the model "
             f"only has for the experiment's loss. Set experiment.loss = @{update.loss.name}."
@@ -187,6 +222,10 @@ def datasets_for(reads: type) -> Iterator[str]:
 
 def check_model(loss: Any, loss_name: str, model: Any, model_name: str) -> None:
     """As `check_capability`, for a model that exists (abstractly)."""
+    for part in getattr(loss, getattr(loss, "PARTS", ""), ()):
+        check_model(part, name_of(part), model, model_name)
+    if hasattr(loss, "PARTS"):
+        return
     if not isinstance(model, loss.needs):
         raise ConfigError(misfit(loss_name, loss.needs, model_name, type(model)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,18 @@ from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, open_data
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.states import states_width
-from lmlab.registry import losses
 from lmlab.training.carrying import CARRY, start_of
 from lmlab.training.cost import matmul_flops
 from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard, Update
-from lmlab.training.fit import check_carry, check_experiment, check_model, check_together, paths_of
+from lmlab.training.fit import (
+    check_carry,
+    check_experiment,
+    check_model,
+    check_together,
+    features_of,
+    paths_of,
+    reads_of,
+)
 from lmlab.training.randomness import INIT, stream_key
 from lmlab.training.state import State, averaged_params
 from lmlab.training.step import Recipe, make_init, make_step, many_steps
@@ -312,7 +319,6 @@ class Program:
 
     def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data:
         experiment = self.experiment
-        objective = cast(Any, losses.get(experiment.loss.name))
         return open_data(
             self._part("dataset"),
             None if experiment.tokenizer is None else self._part("tokenizer"),
@@ -325,8 +331,8 @@ class Program:
             global_batch_size=experiment.global_batch_size,
             seed=experiment.seed,
             max_examples=experiment.max_examples,
-            reads=objective.reads,
-            of_loss={name: experiment.loss.kwargs[name] for name in getattr(objective, "FEATURES", ())},
+            reads=reads_of(experiment.loss),
+            of_loss=features_of(experiment.loss),
             saved_tokenizer=saved_tokenizer,
         )
 

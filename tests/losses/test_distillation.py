@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from encoders import Bag
 from flax import nnx
 
 from lmlab.contracts import Spec
 from lmlab.losses.autoregressive import Autoregressive
-from lmlab.losses.distillation import Distillation
+from lmlab.losses.distillation import Distillation, MaskedDistillation
 
 B, T, D, E, V = 3, 7, 5, 4, 11
 TEMPERATURE, ALPHA, HIDDEN, SMOOTHING = 1.7, 0.3, 0.6, 0.1
@@ -107,6 +108,37 @@ def test_in_chunks_it_is_the_same(measured: Any) -> None:
     _, whole, pieces = measured
     for one, other in zip(*map(jax.tree.leaves, (whole, pieces)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_masked_tokens_are_learned_from_a_teacher_that_reads_the_same() -> None:
+    """In NumPy, from what the student reads; and only the tokens that were chosen count."""
+    model = Bag(V, nnx.Rngs(0), width=D)
+    model.teacher = Bag(V, nnx.Rngs(1), width=E)
+    settings = {"teacher": Spec("model", "bag"), "run": "runs/teacher", "temperature": TEMPERATURE, "alpha": ALPHA}
+    loss = MaskedDistillation(vocab=V, special_ids={"mask": V - 1}, rate=0.4, hidden_weight=HIDDEN, **settings)
+    model.task_head = loss.make_head(D, nnx.Rngs(3), E)
+    there = (np.arange(T) < [[7], [4], [1]]).astype(np.int32)
+    tokens = jnp.asarray(np.random.default_rng(2).integers(0, V - 1, (B, T)) * there)
+    batch = {"tokens": tokens, "segment_ids": there, "weights": there.astype(np.float32), "word_starts": there > 0}
+
+    @jax.jit
+    def measure() -> Any:
+        read, chosen = loss.masked(batch, None)
+        states, theirs = (m.encode(read, segment_ids=there) for m in (model, model.teacher))
+        found = model.project(states), model.teacher.project(theirs), model.task_head(states), theirs, chosen
+        return found, loss(model, batch, None, jnp.int32(0))
+
+    found, output = jax.device_get(measure())
+    chosen = found[-1]
+    logits, taught, x, g = (np.asarray(value, np.float64)[chosen] for value in found[:-1])
+    p, q = softmax(logits / TEMPERATURE), softmax(taught / TEMPERATURE)
+    kl = (q * (np.log(q) - np.log(p))).sum(-1)
+    hard = -np.take_along_axis(np.log(softmax(logits)), np.asarray(tokens)[chosen][:, None], -1)[:, 0]
+    distance = 1 - (x * g).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(g, axis=-1)
+    total = ALPHA * TEMPERATURE**2 * kl + (1 - ALPHA) * hard + HIDDEN * distance
+    assert output.weight == chosen.sum() > 2
+    np.testing.assert_allclose(output.total, total.sum(), rtol=1e-5)
+    np.testing.assert_allclose(output.metrics["kl"][0], kl.sum(), rtol=1e-5)
 
 
 def test_without_the_teachers_share_it_is_autoregressive_and_states_of_one_width_need_no_matrix() -> None:
