@@ -45,9 +45,15 @@ def test_an_encoder_decoder_looks_at_its_source_its_target_and_within_the_source
     within = attention_map(program, params, "x y")
     assert within.reading == within.read == cross.read
     assert_shares(within, 2, 3)
-    model = program.model.bind(params)
-    memory = model.encode_source(np.array([[120, 32, 121, 256]]))
-    looks = jax.jit(lambda: model.target_attention_weights(np.array([[256, 97, 98]]), memory))()
+
+    @jax.jit
+    def read(params: Any) -> Any:
+        model = program.model.bind(params)
+        return model.target_attention_weights(
+            np.array([[256, 97, 98]]), model.encode_source(np.array([[120, 32, 121, 256]]))
+        )
+
+    looks = read(params)
     np.testing.assert_allclose(cross.weights, looks.source[:, 0], atol=1e-6)
     np.testing.assert_allclose(own.weights, looks.own[:, 0], atol=1e-6)
 
