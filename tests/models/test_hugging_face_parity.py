@@ -225,7 +225,9 @@ def test_logits_vectors_and_gradients_of_bert(pooler: bool) -> None:
     with torch.no_grad():
         arguments = {"attention_mask": batch["segment_ids"], "token_type_ids": batch["type_ids"]}
         given = {name: torch.tensor(value) for name, value in arguments.items()}
-        wanted = torch.stack(looking(theirs).bert(torch.tensor(ids()), **given, output_attentions=True).attentions)
+        wanted = torch.stack(
+            looking(theirs).bert(torch.tensor(ids()), **given, output_attentions=True).attentions
+        ).numpy()
     total = (logits * torch.tensor(share)).sum() + (0 if vectors is None else (vectors**3).sum())
     (total / B).backward()
     # What does not reach the logits (the next-sentence head) has no gradient; it has no counterpart either.
@@ -282,7 +284,7 @@ def test_logits_of_t5(kind: str) -> None:
     assert np.abs(wanted).max() > 0.3
     np.testing.assert_allclose(logits, wanted, atol=1e-4)
     real = there[None, :, None, :, None]  # what padding looks at means nothing
-    np.testing.assert_allclose(before * real, torch.stack(output.encoder_attentions) * real, atol=1e-5)
+    np.testing.assert_allclose(before * real, torch.stack(output.encoder_attentions).numpy() * real, atol=1e-5)
     np.testing.assert_allclose(own, torch.stack(output.decoder_attentions), atol=1e-5)
     np.testing.assert_allclose(cross, torch.stack(output.cross_attentions), atol=1e-5)
 
