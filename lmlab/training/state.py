@@ -28,7 +28,8 @@ class State(NamedTuple):
 
 def averaged_params(state: State) -> dict[str, Array]:
     """The parameters to evaluate and generate with: the moving average of those that have one."""
-    return {**state.params, **state.opt_state.get("ema", {})}
+    averages = state.opt_state.get("ema")
+    return state.params if averages is None else {**state.params, **averages}
 
 
 def skipped(state: State) -> Int[Array, ""]:
