@@ -30,6 +30,12 @@ class LSTM(RecurrentLM):
         AWD-LSTM, arXiv:1708.02182, section 4.2); False draws one for every step.
       embedding_dropout: probability of zeroing a word's embedding, wherever in a row it stands, in [0, 1)
         (AWD-LSTM, section 4.3).
+      weight_dropout: share of the entries of the recurrent kernels that is zeroed in a training step, the others being
+        scaled up (DropConnect; AWD-LSTM, section 2), in [0, 1).
+      activation_reg: coefficient of the mean square of the last layer's dropped outputs (AWD-LSTM, section 4.4); 2
+        there.
+      temporal_activation_reg: coefficient of the mean square of their changes before dropout, from step to step; 1
+        there.
       tie_embeddings: project with the transposed embedding (Press & Wolf 2017, arXiv:1608.05859).
       init_scale: kernels and embeddings are uniform in [-init_scale, init_scale]; 0.1, 0.05 and 0.04 in the
         small, medium and large models of the paper.
@@ -52,6 +58,9 @@ class LSTM(RecurrentLM):
         dropout: ProperFraction = 0.0,
         locked_dropout: bool = False,
         embedding_dropout: ProperFraction = 0.0,
+        weight_dropout: ProperFraction = 0.0,
+        activation_reg: NonNegative = 0.0,
+        temporal_activation_reg: NonNegative = 0.0,
         tie_embeddings: bool = False,
         init_scale: NonNegative = 0.05,
         forget_bias: float = 1.0,
@@ -64,5 +73,6 @@ class LSTM(RecurrentLM):
         super().__init__(
             vocab, dtype, rngs, layer, width=width, layers=layers, dropout=dropout, tie_embeddings=tie_embeddings,
             init_scale=init_scale, scan=scan, remat=remat, locked_dropout=locked_dropout,
-            embedding_dropout=embedding_dropout,
+            embedding_dropout=embedding_dropout, weight_dropout=weight_dropout, activation_reg=activation_reg,
+            temporal_activation_reg=temporal_activation_reg,
         )  # fmt: skip

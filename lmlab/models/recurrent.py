@@ -9,7 +9,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Key
 
-from lmlab.nn.dropout import Dropout, LockedDropout, Rate, WordDropout
+from lmlab.nn.activation_reg import ActivationCharges
+from lmlab.nn.dropout import Dropout, LockedDropout, Rate, WordDropout, drop_connect
 from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Embedding, Linear, uniform
 from lmlab.nn.recurrence import Marks
@@ -22,7 +23,7 @@ from lmlab.registry import models
 class RecurrentLM(nnx.Module):
     """A stack of recurrent layers between an embedding and a softmax (Zaremba et al. 2014, arXiv:1409.2329).
 
-    Capabilities: CausalLM.
+    Capabilities: CausalLM; its recurrent kernels may be noisy (`NoisyParameters`).
 
     Args:
       vocab: number of token ids, V.
@@ -37,6 +38,8 @@ class RecurrentLM(nnx.Module):
       scan, remat: see `nn.stack`.
       locked_dropout: one mask of `dropout` for all steps of a row.
       embedding_dropout: probability of zeroing a word's vector wherever in a row it stands.
+      weight_dropout: share of the entries of recurrent kernels that is zero in a training step.
+      activation_reg, temporal_activation_reg: see `ActivationCharges`.
     """
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"scan", "remat"})
@@ -57,11 +60,15 @@ class RecurrentLM(nnx.Module):
         remat: Remat,
         locked_dropout: bool = False,
         embedding_dropout: Rate = 0.0,
+        weight_dropout: Rate = 0.0,
+        activation_reg: float | Array = 0.0,
+        temporal_activation_reg: float | Array = 0.0,
     ) -> None:
         self.dtype, self.width, self.layers, self.scan, self.remat = dtype, width, layers, scan, remat
         self.embedding = Embedding(vocab, width, uniform(init_scale), rngs=rngs)
         self.dropout = LockedDropout(dropout) if locked_dropout else Dropout(dropout)
-        self.word_dropout = WordDropout(embedding_dropout)
+        self.word_dropout, self.weight_dropout = WordDropout(embedding_dropout), Dropout(weight_dropout)
+        self.charges = ActivationCharges(activation_reg, temporal_activation_reg)
         self.blocks = make_stack(make_layer, layers, rngs)
         self.head = None if tie_embeddings else Linear(width, vocab, uniform(init_scale), rngs=rngs)
 
@@ -92,14 +99,14 @@ class RecurrentLM(nnx.Module):
         x = self.embedding(tokens.swapaxes(0, 1), self.dtype)
         if not self.word_dropout.off:
             x = self.word_dropout.of_words(x.swapaxes(0, 1), tokens, keys, self.layers + 1).swapaxes(0, 1)
-        x = self._drop(x, keys, 0)
 
         def body(layer: Layer, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
             index, state = at
-            outputs, state = layer(by_rows(x, axis=1), state, marks)
-            return self._drop(outputs, keys, 1 + index), state
+            return layer(self._drop(by_rows(x, axis=1), keys, index), state, marks)
 
-        x, state = run_stack(self.blocks, body, x, state, scan=self.scan, remat=self.remat)
+        raw, state = run_stack(self.blocks, body, x, state, scan=self.scan, remat=self.remat)
+        x = self._drop(raw, keys, self.layers)
+        self.charges.report(x, raw, segment_ids)
         return x.swapaxes(0, 1), None if cache is None else state
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
@@ -113,6 +120,15 @@ class RecurrentLM(nnx.Module):
     def init_cache(self, batch: int, length: int) -> Any:
         """The state before anything is read; it has the same size whatever `length` is."""
         return self.blocks.start(self.layers, batch, self.width)
+
+    def with_noise(self, key: Key[Array, ""]) -> RecurrentLM:
+        """The model with other recurrent kernels: DropConnect (Wan et al. 2013), one mask for all rows and steps."""
+        if self.weight_dropout.off:
+            return self
+        model = nnx.clone(self)
+        kernel = model.blocks.recurrent.kernel
+        kernel[...] = drop_connect(kernel[...], self.weight_dropout.rate, key)
+        return model
 
     def _drop(self, x: Float[Array, "T B D"], keys: Key[Array, " B"] | None, site: int | Array) -> Array:
         return self.dropout(x.swapaxes(0, 1), keys, site).swapaxes(0, 1)
@@ -133,6 +149,13 @@ class Elman(RecurrentLM):
       width: hidden size D of every layer, and of the embedding.
       layers: number of layers L.
       dropout: probability of zeroing a non-recurrent connection, in [0, 1).
+      locked_dropout: one mask for all steps of a row (variational dropout, arXiv:1512.05287); False draws one for every
+        step.
+      embedding_dropout: probability of zeroing a word's embedding, wherever in a row it stands, in [0, 1).
+      weight_dropout: share of the entries of the recurrent kernels that is zeroed in a training step, the others being
+        scaled up (DropConnect; AWD-LSTM, arXiv:1708.02182, section 2), in [0, 1).
+      activation_reg: coefficient of the mean square of the last layer's dropped outputs (AWD-LSTM, section 4.4).
+      temporal_activation_reg: coefficient of the mean square of their changes before dropout, from step to step.
       tie_embeddings: project with the transposed embedding (Press & Wolf 2017, arXiv:1608.05859).
       init_scale: kernels and embeddings are uniform in [-init_scale, init_scale].
       scan: one compiled layer run L times; False compiles L layers. The numbers are the same.
@@ -151,6 +174,11 @@ class Elman(RecurrentLM):
         width: Count = 512,
         layers: Count = 1,
         dropout: ProperFraction = 0.0,
+        locked_dropout: bool = False,
+        embedding_dropout: ProperFraction = 0.0,
+        weight_dropout: ProperFraction = 0.0,
+        activation_reg: NonNegative = 0.0,
+        temporal_activation_reg: NonNegative = 0.0,
         tie_embeddings: bool = False,
         init_scale: NonNegative = 0.05,
         scan: bool = False,
@@ -159,6 +187,8 @@ class Elman(RecurrentLM):
         super().__init__(
             vocab, dtype, rngs, lambda rngs: ElmanLayer(width, width, init_scale, rngs), width=width, layers=layers,
             dropout=dropout, tie_embeddings=tie_embeddings, init_scale=init_scale, scan=scan, remat=remat,
+            locked_dropout=locked_dropout, embedding_dropout=embedding_dropout, weight_dropout=weight_dropout,
+            activation_reg=activation_reg, temporal_activation_reg=temporal_activation_reg,
         )  # fmt: skip
 
 
@@ -177,6 +207,13 @@ class GRU(RecurrentLM):
       width: hidden size D of every layer, and of the embedding.
       layers: number of layers L.
       dropout: probability of zeroing a non-recurrent connection, in [0, 1).
+      locked_dropout: one mask for all steps of a row (variational dropout, arXiv:1512.05287); False draws one for every
+        step.
+      embedding_dropout: probability of zeroing a word's embedding, wherever in a row it stands, in [0, 1).
+      weight_dropout: share of the entries of the recurrent kernels that is zeroed in a training step, the others being
+        scaled up (DropConnect; AWD-LSTM, arXiv:1708.02182, section 2), in [0, 1).
+      activation_reg: coefficient of the mean square of the last layer's dropped outputs (AWD-LSTM, section 4.4).
+      temporal_activation_reg: coefficient of the mean square of their changes before dropout, from step to step.
       tie_embeddings: project with the transposed embedding (Press & Wolf 2017, arXiv:1608.05859).
       init_scale: kernels and embeddings are uniform in [-init_scale, init_scale].
       scan: one compiled layer run L times; False compiles L layers. The numbers are the same.
@@ -184,7 +221,7 @@ class GRU(RecurrentLM):
         recurrence) or `full`. The recurrence itself is repeated by both.
     """
 
-    TINY: ClassVar[str] = "gru.width = 11\ngru.layers = 2\ngru.dropout = 0.25"
+    TINY: ClassVar[str] = "gru.width = 11\ngru.layers = 2\ngru.weight_dropout = 0.25\ngru.activation_reg = 2.0"
 
     def __init__(
         self,
@@ -195,6 +232,11 @@ class GRU(RecurrentLM):
         width: Count = 512,
         layers: Count = 2,
         dropout: ProperFraction = 0.0,
+        locked_dropout: bool = False,
+        embedding_dropout: ProperFraction = 0.0,
+        weight_dropout: ProperFraction = 0.0,
+        activation_reg: NonNegative = 0.0,
+        temporal_activation_reg: NonNegative = 0.0,
         tie_embeddings: bool = False,
         init_scale: NonNegative = 0.05,
         scan: bool = False,
@@ -203,4 +245,6 @@ class GRU(RecurrentLM):
         super().__init__(
             vocab, dtype, rngs, lambda rngs: GRULayer(width, width, init_scale, rngs), width=width, layers=layers,
             dropout=dropout, tie_embeddings=tie_embeddings, init_scale=init_scale, scan=scan, remat=remat,
+            locked_dropout=locked_dropout, embedding_dropout=embedding_dropout, weight_dropout=weight_dropout,
+            activation_reg=activation_reg, temporal_activation_reg=temporal_activation_reg,
         )  # fmt: skip

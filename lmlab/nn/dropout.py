@@ -41,6 +41,13 @@ class Dropout:
         return jnp.where(kept, x / jnp.asarray(1 - self.rate, x.dtype), 0)
 
 
+def drop_connect(weights: Float[Array, "*N"], rate: Rate, key: Key[Array, ""]) -> Float[Array, "*N"]:
+    """Weights of which a share is zero and the others are scaled by 1 / (1 - rate) (Wan et al. 2013, "Regularization of
+    neural networks using DropConnect"), as AWD-LSTM's authors do (Merity et al. 2017, arXiv:1708.02182, section 2)."""
+    kept = jax.random.bernoulli(key, 1 - jnp.asarray(rate), weights.shape)
+    return jnp.where(kept, weights / jnp.asarray(1 - rate, weights.dtype), 0)
+
+
 class LockedDropout(Dropout):
     """Dropout with one mask for all steps of a row: variational dropout (Gal & Ghahramani 2016, arXiv:1512.05287).
 
