@@ -107,8 +107,9 @@ def measured_rows(model: LatentLM, batch: Mapping[str, Array], samples: int) -> 
     start = (jnp.zeros(rows), jnp.full(rows, -jnp.inf))
     (total, log_total), _ = jax.lax.scan(draw, start, jnp.arange(samples))
     tokens = batch["weights"].astype(jnp.float32).sum(1)
-    weighted = jnp.log(samples) - log_total
-    return Rows(texts(batch), tokens, -total / samples, weighted, divergence(posterior).sum(1), *posterior)
+    elbo = -total / samples
+    weighted = jnp.minimum(jnp.log(samples) - log_total, elbo)  # equal weights: only rounding would put it above
+    return Rows(texts(batch), tokens, elbo, weighted, divergence(posterior).sum(1), *posterior)
 
 
 def _log_weight(
@@ -118,6 +119,11 @@ def _log_weight(
     z = drawn(posterior, keys)
     ratio = 0.5 * (((z - posterior.mean) ** 2) * jnp.exp(-posterior.log_variance) + posterior.log_variance - z**2)
     return ratio.sum(1) - nats_given(model, batch, z, None)
+
+
+def active_units(mean: np.ndarray, above: float = 0.01) -> int:
+    """Dimensions of the posteriors' means (N, Z) that have a variance over the texts greater than `above`."""
+    return int((np.asarray(mean, np.float64).var(0) > above).sum())
 
 
 def mutual_information(mean: np.ndarray, log_variance: np.ndarray, seed: int = 0) -> float:
@@ -151,13 +157,12 @@ class _Measurement:
         """The metrics of the state's averaged parameters, where it has such, else of its parameters."""
         rows, settings = self._rows(state), self._settings
         split, samples = settings.split, settings.samples
-        active = rows.mean.var(0) > settings.active_above
         measured: dict[str, float] = {
             "elbo_nats_per_text": float(rows.elbo.mean()),
             f"iw{samples}_nats_per_text": rows.weighted.mean(),
             f"iw{samples}_ppl/token": np.exp(rows.weighted.sum() / rows.tokens.sum()),
             "kl_nats_per_text": rows.kl.mean(),
-            "active_units": active.sum(),
+            "active_units": active_units(rows.mean, settings.active_above),
             "mutual_information_nats": mutual_information(rows.mean, rows.log_variance, settings.seed),
         }
         return {f"{split}/{name}": float(value) for name, value in measured.items()}

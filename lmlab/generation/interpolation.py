@@ -101,9 +101,8 @@ class Interpolation:
         first, last = self.ends(params, rows)
         latents = path(first, last, steps, spherical=spherical)
         tokenizer = self._program.tokenizer
-        told: Any = Told(
-            self._program.model, jnp.asarray(latents, jnp.float32)
-        )  # a causal model's definition by its methods
+        # A causal model's definition, by its methods.
+        told: Any = Told(self._program.model, jnp.asarray(latents, jnp.float32))
         end = int(rows[0][-1]) if rows[0][-1] == rows[1][-1] else None
         decoder = Decoder(told, self._sampler, end_of_text=end, limit=positions(self._program.model))
         written = decoder.complete(params, [rows[0][:1]] * steps, length=length, seed=seed)
