@@ -5,6 +5,7 @@ import pytest
 
 from lmlab.data.generated.hidden_markov import autoregressive_nats
 from lmlab.data.generated.hmm_source import HMMSource
+from lmlab.errors import ConfigError
 
 
 def test_the_default_has_the_entropies_that_were_worked_out_before():
@@ -48,3 +49,13 @@ def test_the_optimum_is_that_of_held_out_sequences_too():
     name = "estimate/autoregressive_optimum_nats_per_token"
     spread = np.hypot(nats.mean(axis=1).std() / np.sqrt(1000), known[f"{name}_standard_error"])
     assert nats.mean() == pytest.approx(known[name], abs=4 * spread)
+
+
+def test_the_law_of_sequences_adds_up_to_one_and_excludes_what_is_no_symbol():
+    dataset = HMMSource(states=3, symbols=5, length=3)
+    every = np.stack(np.meshgrid(*[np.arange(5)] * 3), -1).reshape(-1, 3)
+    assert np.exp(-dataset.nats(every).sum(axis=1)).sum() == pytest.approx(1, rel=1e-9)
+    nats = dataset.nats(np.array([[1, 6, 2], [1, 2, 2]]))
+    assert nats[0].tolist() == [nats[1, 0], np.inf, 0.0] and np.isfinite(nats[1]).all()
+    with pytest.raises(ConfigError, match="begin"):
+        HMMSource(begin=False).nats(every)
