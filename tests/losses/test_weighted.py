@@ -21,6 +21,12 @@ from lmlab.training.randomness import STEP, row_keys, stream_key
 from lmlab.training.step import make_init, make_step
 
 ROWS = 16
+OTHER_ROWS = {
+    "experiment__dataset": "@text_files",
+    "experiment__tokenizer": "@bytes",
+    "experiment__model": "@rnn_seq2seq",
+    "b/span_corruption__density": "0.3",
+}
 TEXTS = {"experiment.dataset": "@table_labelled", "experiment.tokenizer": "@bytes"}
 
 
@@ -57,7 +63,8 @@ def test_the_gradient_is_the_sum_of_the_parts_own_however_the_batch_is_split() -
     for microbatches in (1, 2):
         after, metrics = jax.jit(make_step(recipe, microbatches=microbatches))(state, batch)
         for path, leaf in gradient.items():
-            np.testing.assert_allclose(state.params[path] - after.params[path], leaf, atol=2e-6, err_msg=path)
+            size = 1 + np.abs(leaf).max()  # vectors near 0 are told apart with steep gradients
+            np.testing.assert_allclose(state.params[path] - after.params[path], leaf, atol=2e-6 * size, err_msg=path)
         for name, mean in each.items():
             np.testing.assert_allclose(np.divide(*metrics[f"{name}/loss"]), mean, rtol=1e-5)
     heads = {path.split("/")[1] for path in gradient if path.startswith("task_head/")}
@@ -85,7 +92,7 @@ def test_one_loss_of_weight_one_is_that_loss() -> None:
         ("[@autoregressive, @distillation]", {}, r"'distillation' has a teacher, .* Set\s+experiment\.loss = @distill"),
         (
             "[@span_corruption, @b/span_corruption]",
-            {"experiment__model": "@rnn_seq2seq", "b/span_corruption__density": "0.3"},
+            OTHER_ROWS,
             r"the losses of 'weighted' want different rows: \{'density': 0\.15,",
         ),
     ],
