@@ -19,9 +19,52 @@ from lmlab.ranges import Count, NonNegative, ProperFraction
 from lmlab.registry import losses
 
 
+@dataclass(frozen=True)
+class NextTokenSums:
+    """What losses of next tokens have in common: the sums over what is predicted from states.
+
+    Args:
+      label_smoothing, z_loss, chunk: see `Autoregressive`.
+    """
+
+    needs: ClassVar[type] = CausalLM
+    reads: ClassVar[type] = TokenBatch
+    OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"chunk"})
+
+    label_smoothing: ProperFraction = 0.0
+    z_loss: NonNegative = 0.0
+    chunk: Count | None = None
+
+    def sums(
+        self, model: Any, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
+    ) -> LossOutput:
+        """The loss of what is predicted from states, all at once or a chunk after the other."""
+
+        def part(hidden: Array, targets: Array, weights: Array) -> LossOutput:
+            logits = model.project(hidden.reshape(-1, hidden.shape[-1]))
+            return self.terms(logits, targets.reshape(-1), weights.reshape(-1))
+
+        return sums_in_pieces(part, self.chunk, hidden, targets, weights.astype(jnp.float32))
+
+    def terms(self, logits: Float[Array, "N V"], targets: Int[Array, " N"], weights: Float[Array, " N"]) -> LossOutput:
+        """The sums over positions of which the logits are given."""
+        log_z = jax.nn.logsumexp(logits, -1)
+        at_target = at_ids(logits, targets)
+        nats = log_z - at_target
+        total = nats
+        if not is_zero(self.label_smoothing):
+            total = total + self.label_smoothing * (log_z - logits.mean(-1) - nats)
+        if not is_zero(self.z_loss):
+            total = total + self.z_loss * log_z**2
+        weight = weights.sum()
+        correct = is_argmax(logits, at_target, targets).astype(jnp.float32)
+        metrics = {"nats": ((nats * weights).sum(), weight), "accuracy": ((correct * weights).sum(), weight)}
+        return LossOutput((total * weights).sum(), weight, metrics)
+
+
 @losses.register("autoregressive")
 @dataclass(frozen=True)
-class Autoregressive:
+class Autoregressive(NextTokenSums):
     """Next-token cross-entropy, -log p(w_t | w_<t), in nats summed over the batch.
 
     Needs: CausalLM, and a batch of `tokens` with `targets` and `weights` (0 where nothing is to be predicted).
@@ -42,15 +85,9 @@ class Autoregressive:
         `experiment.packing = 'contiguous'`, and a model whose cache does not grow with what it has read.
     """
 
-    needs: ClassVar[type] = CausalLM
-    reads: ClassVar[type] = TokenBatch
-    OPERATIONAL: ClassVar[frozenset[str]] = frozenset({"chunk"})
     EVALUATORS: ClassVar[tuple[str, ...]] = ("perplexity",)
     HOOKS: ClassVar[tuple[str, ...]] = ("samples",)
 
-    label_smoothing: ProperFraction = 0.0
-    z_loss: NonNegative = 0.0
-    chunk: Count | None = None
     carry: bool = False
 
     def __call__(
@@ -90,29 +127,3 @@ class Autoregressive:
         cache = rows_back(model, begun_anew(carry, empty_carry(model, len(batch["tokens"])), batch["fresh"]))
         hidden, cache = model.hidden(batch["tokens"], cache=cache, keys=keys)
         return self.sums(model, hidden, batch["targets"], batch["weights"]), rows_first(model, cache)
-
-    def sums(
-        self, model: Any, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"], weights: Float[Array, "B T"]
-    ) -> LossOutput:
-        """The loss of what is predicted from states, all at once or a chunk after the other."""
-
-        def part(hidden: Array, targets: Array, weights: Array) -> LossOutput:
-            logits = model.project(hidden.reshape(-1, hidden.shape[-1]))
-            return self.terms(logits, targets.reshape(-1), weights.reshape(-1))
-
-        return sums_in_pieces(part, self.chunk, hidden, targets, weights.astype(jnp.float32))
-
-    def terms(self, logits: Float[Array, "N V"], targets: Int[Array, " N"], weights: Float[Array, " N"]) -> LossOutput:
-        """The sums over positions of which the logits are given."""
-        log_z = jax.nn.logsumexp(logits, -1)
-        at_target = at_ids(logits, targets)
-        nats = log_z - at_target
-        total = nats
-        if not is_zero(self.label_smoothing):
-            total = total + self.label_smoothing * (log_z - logits.mean(-1) - nats)
-        if not is_zero(self.z_loss):
-            total = total + self.z_loss * log_z**2
-        weight = weights.sum()
-        correct = is_argmax(logits, at_target, targets).astype(jnp.float32)
-        metrics = {"nats": ((nats * weights).sum(), weight), "accuracy": ((correct * weights).sum(), weight)}
-        return LossOutput((total * weights).sum(), weight, metrics)

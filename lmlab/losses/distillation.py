@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 
 from lmlab.contracts import LossOutput, Model, Spec
-from lmlab.losses.autoregressive import Autoregressive
+from lmlab.losses.autoregressive import NextTokenSums
 from lmlab.losses.cross_entropy import sums_in_pieces, sums_over_chosen
 from lmlab.losses.mlm import MaskedLM
 from lmlab.nn.linear import Linear, normal
@@ -79,7 +79,7 @@ class Taught:
 
 @losses.register("distillation")
 @dataclass(frozen=True, kw_only=True)
-class Distillation(Taught, Autoregressive):
+class Distillation(Taught, NextTokenSums):
     """The divergence from a teacher's next-token probabilities, mixed with the loss of the targets, in nats.
 
     Hinton et al. 2015 (arXiv:1503.02531, section 2): at every predicted position

@@ -12,14 +12,14 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from lmlab.contracts import LossOutput, PrefixLM
-from lmlab.losses.autoregressive import Autoregressive
+from lmlab.losses.autoregressive import NextTokenSums
 from lmlab.nn.randomness import content_keys, keys_for
 from lmlab.registry import losses
 
 
 @losses.register("prefix_lm")
 @dataclass(frozen=True)
-class PrefixLanguageModelling(Autoregressive):
+class PrefixLanguageModelling(NextTokenSums):
     """Next-token cross-entropy behind a prefix whose tokens see each other, in nats summed over the batch.
 
     Liu et al. 2018 (arXiv:1801.10198, section 4.2); Raffel et al. 2020 (arXiv:1910.10683, section 3.2.3). Of pairs, the

@@ -122,10 +122,12 @@ class Pmap:
     def load(self, exported: Any) -> Any:
         """The exported state on every device; what rows carry, on the device that has the rows."""
         count = len(self.used)
-        split = _by_kind(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), lambda leaf: leaf, exported)
-        # pmap wants an argument with a device axis.
-        axes = _by_kind(lambda leaf: 0, lambda leaf: None, exported)
-        return self._map(lambda _, state: state, in_axes=(0, axes))(np.arange(count), split)
+
+        def of_device(device: Array, state: Any) -> Any:
+            blocks = lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:])[device]  # noqa: E731
+            return _by_kind(blocks, lambda leaf: leaf, state)
+
+        return self._map(of_device, in_axes=(0, None))(np.arange(count), exported)
 
     @cached_property
     def _grid(self) -> jax.sharding.Mesh:

@@ -15,6 +15,11 @@ from tests.training.conftest import assert_same_arrays, without_timing, write_do
 
 DOCUMENTS = "experiment.dataset = @text_files; experiment.tokenizer = @characters; text_files.train = 'text/*.txt'"
 
+CARRIED = (
+    "experiment.model = @elman; elman.width = 5; experiment.packing = 'contiguous'; autoregressive.carry = True; "
+    "experiment.evaluators = [@perplexity]; perplexity.batches = 2; experiment.eval_every = 6"
+)
+
 
 def steps_of(run, phase="train"):
     return [record["step"] for record in run.metrics() if record["phase"] == phase]
@@ -33,6 +38,8 @@ def steps_of(run, phase="train"):
         "experiment.partitioner = @pmap",
         "experiment.ema = 0.9; experiment.evaluators = [@perplexity]; experiment.eval_every = 6",
         f"experiment.packing = 'first_fit'; {DOCUMENTS}",
+        f"{CARRIED}; experiment.steps_per_dispatch = 3",
+        f"{CARRIED}; experiment.partitioner = @pmap",
         "experiment.optimizer = @adafactor; adafactor.learning_rate = @cosine; cosine.peak = 0.01",
     ],
 )
