@@ -8,18 +8,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 
 def matmul_flops(jaxpr: Any) -> int:
     """Floating-point operations of all matrix products and convolutions: 2 per multiply-add.
 
     The body of a scan counts once per iteration, what remat computes again counts again, of a conditional's branches
-    the most expensive counts, and the body of a while loop, whose length is not known, counts once.
+    the most expensive counts, and the body of a while loop, whose length is not known, counts once. What no result
+    depends on does not count: no compiler keeps it.
 
     Args:
       jaxpr: a (closed) jaxpr, from `jax.make_jaxpr`.
     """
-    return sum(_flops_of(equation) for equation in _open(jaxpr).eqns)
+    opened = _open(jaxpr)
+    needed, _ = dce_jaxpr(opened, [True] * len(opened.outvars))
+    return sum(_flops_of(equation) for equation in needed.eqns)
 
 
 def count_by_group(shapes: Mapping[str, Any]) -> dict[str, int]:

@@ -22,6 +22,10 @@ AUXILIARY = "auxiliary/"
 """What the metrics of a model's terms begin with."""
 
 
+class WeightsNeeded(Exception):
+    """What a model adds to its loss can be differentiated only where the weights of the whole batch are known."""
+
+
 class Measured(NamedTuple):
     """What a loss says of a batch in training.
 
@@ -79,9 +83,14 @@ def minimised(found: Measured, weights: Weights) -> tuple[Float[Array, ""], Loss
 
     With weights (the whole batch's), that is this part's share of the mean of the loss plus the terms' own means, so
     that shares and their gradients add up; without any, the loss's sum, which is still to be divided.
+
+    Raises:
+      WeightsNeeded: the model reported terms, and there are no weights.
     """
     output, terms = found.output, found.terms
     if not weights:
+        if terms:
+            raise WeightsNeeded
         return output.total, output
     total = output.total / positive(weights[LOSS]) + charge(terms, weights)
     own = {f"{AUXILIARY}{name}": (term.total, term.weight) for name, term in terms.items()}

@@ -28,7 +28,16 @@ from lmlab.nn.layout import on_cpu
 from lmlab.optim.schedules import value_at
 from lmlab.training.carrying import CARRY, start_of
 from lmlab.training.experiment import Experiment
-from lmlab.training.objective import AUXILIARY, Measured, Weights, measured, minimised, only_what_is_needed, weights_of
+from lmlab.training.objective import (
+    AUXILIARY,
+    Measured,
+    Weights,
+    WeightsNeeded,
+    measured,
+    minimised,
+    only_what_is_needed,
+    weights_of,
+)
 from lmlab.training.randomness import STEP, row_keys, stream_key
 from lmlab.training.state import State
 from lmlab.training.updates import Part, in_turn
@@ -145,11 +154,14 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
     def update(recipe: Recipe, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         rows = dict(batch), state.model_state.get(CARRY), row_keys(key, _global_rows(batch, axis_name))
         parts = _Parts(microbatches, getattr(recipe.loss, "together", 1))
-        measure = _measure(recipe, state.step, key)
-        weights = _weights(measure, state.params, rows, parts)
-        if axis_name is not None:
-            weights = jax.lax.psum(weights, axis_name)
-        sums, carry = _accumulate(_gradient_of(measure, state.params, weights), state.params, rows, parts)
+        measure, weights = _measure(recipe, state.step, key), Weights()
+        try:  # most models report no terms, and looking for some first would trace them all twice
+            sums, carry = _accumulate(_gradient_of(measure, state.params, weights), state.params, rows, parts)
+        except WeightsNeeded:
+            weights = _weights(measure, state.params, rows, parts)
+            if axis_name is not None:
+                weights = jax.lax.psum(weights, axis_name)
+            sums, carry = _accumulate(_gradient_of(measure, state.params, weights), state.params, rows, parts)
         if axis_name is not None:
             sums = jax.lax.psum(sums, axis_name)
         gradients, output = sums
