@@ -107,9 +107,8 @@ def measured_rows(model: LatentLM, batch: Mapping[str, Array], samples: int) -> 
     start = (jnp.zeros(rows), jnp.full(rows, -jnp.inf))
     (total, log_total), _ = jax.lax.scan(draw, start, jnp.arange(samples))
     tokens = batch["weights"].astype(jnp.float32).sum(1)
-    elbo = -total / samples
-    weighted = jnp.minimum(jnp.log(samples) - log_total, elbo)  # equal weights: only rounding would put it above
-    return Rows(texts(batch), tokens, elbo, weighted, divergence(posterior).sum(1), *posterior)
+    weighted = jnp.log(samples) - log_total
+    return Rows(texts(batch), tokens, -total / samples, weighted, divergence(posterior).sum(1), *posterior)
 
 
 def _log_weight(
@@ -191,4 +190,6 @@ class _Measurement:
                 found += jax.device_get(waiting)
                 waiting = []
         whole = jax.tree.map(lambda *parts: np.concatenate(parts).astype(np.float64), *found)
-        return jax.tree.map(lambda x: x[whole.counted > 0], whole)
+        rows = jax.tree.map(lambda x: x[whole.counted > 0], whole)
+        # Where all weights are equal, only rounding puts the bound above the ELBO.
+        return rows._replace(weighted=np.minimum(rows.weighted, rows.elbo))

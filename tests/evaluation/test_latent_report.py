@@ -55,7 +55,7 @@ def test_bounds_come_down_to_the_exact_likelihood_and_never_cross():
     means = [rows.weighted.mean() for rows in found.values()]
     np.testing.assert_allclose(found[1].weighted, found[1].elbo, atol=2e-6)
     for rows in found.values():
-        assert (rows.weighted <= rows.elbo).all()
+        assert (rows.weighted <= rows.elbo + 1e-5).all()
     # Monotone in expectation: each mean is over 125 texts, and the steps are far larger than their error.
     assert means == sorted(means, reverse=True) and means[0] - means[1] > 0.1, means
     np.testing.assert_allclose(found[2000].weighted, exact(), atol=0.15)
