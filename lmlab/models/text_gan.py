@@ -135,6 +135,7 @@ class TextGAN(nnx.Module):
       ConfigError: not as many filters as widths, or heads that do not divide the width.
     """
 
+    LOSSES: ClassVar[tuple[str, ...]] = ("autoregressive", "adversarial")
     TINY: ClassVar[str] = """
     text_gan.width = 11
     text_gan.layers = 2

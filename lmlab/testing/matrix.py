@@ -8,8 +8,9 @@ lmlab matrix --test              trains a small run of everything that fits
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,8 @@ from lmlab.data.features import CONVERSIONS
 from lmlab.errors import ConfigError, LmlabError
 from lmlab.parallel.compiling import jit_once
 from lmlab.registry import article, losses, models
-from lmlab.testing.tiny import BASE, small_files, tiny_bindings, with_parts
+from lmlab.testing.tiny import BASE, tiny_bindings, with_parts
+from lmlab.training.compilation_cache import use_compilation_cache
 from lmlab.training.program import Program
 
 TEXT = {
@@ -44,10 +46,24 @@ DATASETS: dict[type, dict[str, str]] = {
     kinds.LabelledText: {"experiment.dataset": "@table_labelled", **TEXT},
     kinds.TaggedText: {"experiment.dataset": "@conll", **TEXT},
     kinds.Question: {"experiment.dataset": "@squad_json", **TEXT, "experiment.seq_len": "61"},
-    kinds.Tokens: {"experiment.dataset": "@random_tokens", "random_tokens.specials": "['mask']"},
-    kinds.TokenSequence: {"experiment.dataset": "@hmm_source"},
+    kinds.Tokens: {
+        "experiment.dataset": "@random_tokens",
+        "random_tokens.vocab": "263",
+        "random_tokens.specials": "['mask']",
+        "experiment.seq_len": "23",
+    },
+    kinds.TokenSequence: {
+        "experiment.dataset": "@hmm_source",
+        "hmm_source.symbols": "261",
+        "hmm_source.length": "23",
+        "experiment.seq_len": "23",
+    },
 }
-"""A dataset of each kind of examples that is here without being fetched, and the tokenizer that goes with it."""
+"""A dataset of each kind of examples that is here without being fetched, and the tokenizer that goes with it.
+
+Vocabulary and length are the same in most, so that cells which differ in the examples alone are one program, of which
+the compilation cache has the second copy.
+"""
 CHOICES = {"experiment.dataset": "@choices_jsonl", **TEXT, "experiment.seq_len": "37"}
 """The same for questions of which the answer is one of several choices."""
 
@@ -172,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
             registered.entry(name)
     found = [c for c in cells() if args.model in (None, c.model) and args.loss in (None, c.loss)]
     if args.test:
-        return _test([cell for cell in found if cell.reason is None])
+        return _test([cell for cell in found if cell.reason is None], args.plugins)
     if args.model is not None:
         _print_one(found, args.loss)
     else:
@@ -210,18 +226,26 @@ def _print_one(found: list[Cell], loss: str | None) -> None:
     print_table(rows, ("loss", "examples", "why not"))
 
 
-def _test(found: list[Cell]) -> int:
-    """Trains the cells, two at a time (compiling does not hold the interpreter), and prints a line for each failure."""
+def _test(found: list[Cell], plugins: Sequence[str]) -> int:
+    """Trains the cells in two processes, and prints a line for each."""
     if not found:
         raise ConfigError("nothing fits: lmlab matrix MODEL LOSS says why.")
     failed = 0
-    small_files()  # before there are threads that would both make them
-    with ThreadPoolExecutor(2) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context, initializer=_begin, initargs=(tuple(plugins),)) as pool:
         for cell, problem in zip(found, pool.map(_problem, found), strict=True):
             failed += problem is not None
             print(f"{cell.model:20} {cell.loss:20} {cell.example.__name__:14} {problem or 'trained'}", flush=True)
     print(f"{len(found) - failed} of {len(found)} trained")
     return 1 if failed else 0
+
+
+def _begin(plugins: tuple[str, ...]) -> None:
+    """What a process needs before it trains cells."""
+    use_compilation_cache()
+    registry.scan_installed_plugins()
+    for plugin in plugins:
+        registry.load_plugin(plugin)
 
 
 def _problem(cell: Cell) -> str | None:
