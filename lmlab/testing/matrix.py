@@ -32,6 +32,7 @@ from lmlab.registry import article, losses, models
 from lmlab.testing.tiny import BASE, tiny_bindings, with_parts
 from lmlab.training.compilation_cache import use_compilation_cache
 from lmlab.training.program import Program
+from lmlab.training.state import State
 
 TEXT = {
     "experiment.tokenizer": "@bytes",
@@ -132,17 +133,26 @@ def train_cell(cell: Cell) -> float:
     batches = [program.data.train.batch(k) for k in range(3)]
     stacked = {name: jnp.asarray(np.stack([batch[name] for batch in batches])) for name in batches[0]}
 
-    def run(key: Any, stacked: Any) -> Any:
-        state = program.init(key)
-        last, metrics = jax.lax.scan(program.step, state, stacked)
-        return state.params, last.params, metrics["loss"], metrics["skipped"]
-
-    before, after, loss, skipped = jax.device_get(jit_once(run)(program.key, stacked))
+    begun = _begun(cell.model, program)
+    last, metrics = jax.device_get(jit_once(lambda *given: jax.lax.scan(program.step, *given))(begun, stacked))
+    before, after, loss, skipped = begun.params, last.params, metrics["loss"], metrics["skipped"]
     assert np.isfinite(loss[0]).all() and not skipped[0].any(), f"{cell}: the loss is {loss[0]}"
     assert (loss[1] > 0).all(), f"{cell}: there was nothing to predict"
     assert all(np.isfinite(value).all() for value in after.values()), f"{cell}: a parameter is not finite"
     assert any((after[path] != before[path]).any() for path in before), f"{cell}: no parameter has moved"
     return float(loss[0][-1] / loss[1][-1])
+
+
+_BEGUN: dict[Any, State] = {}
+
+
+def _begun(model: str, program: Program) -> State:
+    """A state before the first step; the same one for programs of a model of which all shapes are the same."""
+    shapes = jax.eval_shape(program.init, program.key)
+    key = (model, str(shapes))
+    if key not in _BEGUN:
+        _BEGUN[key] = jax.device_get(jit_once(program.init)(program.key))
+    return _BEGUN[key]
 
 
 def bindings(cell: Cell) -> dict[str, str]:
@@ -233,7 +243,7 @@ def _test(found: list[Cell], plugins: Sequence[str]) -> int:
     failed = 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context, initializer=_begin, initargs=(tuple(plugins),)) as pool:
-        for cell, problem in zip(found, pool.map(_problem, found), strict=True):
+        for cell, problem in zip(found, pool.map(_problem, found, chunksize=5), strict=True):
             failed += problem is not None
             print(f"{cell.model:20} {cell.loss:20} {cell.example.__name__:14} {problem or 'trained'}", flush=True)
     print(f"{len(found) - failed} of {len(found)} trained")
