@@ -1,6 +1,7 @@
 """The few types that everything agrees on: Spec, losses, what a run gives to its parts.
 
-Example kinds, batch types and capabilities are in `examples`, `batches` and `capabilities`, and are reached from here.
+Example kinds, batch types, capabilities and plain data are in modules of their own (`examples`, `batches`,
+`capabilities`, `specs`), and are reached from here.
 
 Nothing here imports jax: array types stand in annotations only.
 Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary, L layers.
@@ -9,7 +10,6 @@ Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from lmlab.batches import ChoiceBatch as ChoiceBatch
@@ -44,65 +44,17 @@ from lmlab.examples import Text as Text
 from lmlab.examples import TextPair as TextPair
 from lmlab.examples import Tokens as Tokens
 from lmlab.examples import TokenSequence as TokenSequence
+from lmlab.specs import Follows as Follows
+from lmlab.specs import FrozenDict as FrozenDict
+from lmlab.specs import Ref as Ref
+from lmlab.specs import Spec as Spec
+from lmlab.specs import Value as Value
 
 if TYPE_CHECKING:
     import numpy as np
     import optax
     from jax import Array
     from jaxtyping import Float, Int, Key
-
-Value = Any
-"""None, bool, int, float, str, Spec, or a tuple or str-keyed FrozenDict of these: what a Spec may hold."""
-
-
-class FrozenDict(dict[str, Value]):
-    """A dict that cannot change and can be hashed: the mapping inside a Spec."""
-
-    def _refuse(self, *args: object, **kwargs: object) -> Any:
-        raise TypeError("a FrozenDict cannot change; make a new one")
-
-    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
-
-    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Value]]]:
-        return (FrozenDict, (dict(self),))
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a name plus its bindings resolve to: plain data, complete (defaults included), nested.
-
-    It is what is checked, hashed, saved, compared, swept over and sent to workers.
-    """
-
-    kind: str
-    name: str
-    kwargs: FrozenDict = field(default_factory=FrozenDict)
-
-
-@dataclass(frozen=True)
-class Ref:
-    """The default of a parameter that holds a component: as if the configuration said `@name`."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Follows:
-    """The default of a parameter that holds components: those that the component of an earlier parameter names.
-
-    Args:
-      parameter: the earlier parameter.
-      attribute: of its component's class: a tuple of names.
-      otherwise: the names where the class has no such attribute.
-    """
-
-    parameter: str
-    attribute: str
-    otherwise: tuple[str, ...] = ()
-
 
 # --- Losses ---------------------------------------------------------------------------------------------------
 
