@@ -1,12 +1,15 @@
 """States carried over windows: truncated back-propagation through time, against one written out here."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmlab.config import build
+from lmlab.config import build, resolve
 from lmlab.errors import ConfigError
+from lmlab.training.fit import check_experiment
 from lmlab.training.program import Program
 from lmlab.training.replay import loss_and_gradients
 from tests.training.conftest import assert_same_arrays
@@ -189,3 +192,11 @@ def test_what_cannot_carry_is_refused_in_one_line(tiny, how, text):
         Program(tiny("; ".join(parts), how))
     assert text in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("carry", [True, False])
+def test_the_experiment_that_shows_it_fits_together(carry):
+    file = Path(__file__).parents[2] / "experiments" / "recurrent" / "carried.gin"
+    experiment = resolve([str(file)], [f"autoregressive.carry = {carry}"]).build()
+    check_experiment(experiment)
+    assert (experiment.packing, build(experiment.loss).carry) == ("contiguous", carry)
