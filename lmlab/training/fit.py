@@ -93,21 +93,19 @@ def features_of(loss: Spec) -> dict[str, Any]:
 
 def check_capability(model: Spec, loss: Spec) -> None:
     """ConfigError unless the model has the capability that the loss needs, naming the models that have it."""
-    for part in parts_of(loss):
-        _check_capability(model, part)
-
-
-def _check_capability(model: Spec, loss: Spec) -> None:
     component: Any = models.get(model.name)
-    objective: Any = losses.get(loss.name)
-    needs = objective.needs
-    if inspect.isclass(component) and not issubclass(component, needs):  # what a function makes: see `check_model`
-        raise ConfigError(misfit(loss.name, needs, model.name, component))
-    serves = getattr(component, "LOSSES", (loss.name,))
-    if loss.name not in serves:
-        raise ConfigError(
-            f"the model '{model.name}' does not serve the loss '{loss.name}'.\n  losses that fit: {', '.join(serves)}"
-        )
+    parts = parts_of(loss)
+    for part in parts:
+        objective: Any = losses.get(part.name)
+        needs, name = objective.needs, part.name if part is loss else f"{part.name}' of '{loss.name}"
+        if inspect.isclass(component) and not issubclass(component, needs):  # what a function makes: see `check_model`
+            raise ConfigError(misfit(name, needs, model.name, component))
+    serves = getattr(component, "LOSSES", None)
+    for name in (loss.name, *(part.name for part in parts)):
+        if serves is not None and name not in serves:
+            raise ConfigError(
+                f"the model '{model.name}' does not serve the loss '{name}'.\n  losses that fit: {', '.join(serves)}"
+            )
 
 
 def check_dataset(dataset: Spec, loss: Spec) -> None:

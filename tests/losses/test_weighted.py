@@ -88,7 +88,7 @@ def test_one_loss_of_weight_one_is_that_loss() -> None:
     [
         ("[@autoregressive]", {}, r"names 1 losses, and weighted\.weights has 2 numbers"),
         ("[@autoregressive, @classification]", {}, r"read different batches \('autoregressive' a TokenBatch, 'classi"),
-        ("[@autoregressive, @prefix_lm]", {}, r"the loss 'prefix_lm' needs a PrefixLM; the model 'elman' is a"),
+        ("[@autoregressive, @prefix_lm]", {}, r"the loss 'prefix_lm' of 'weighted' needs a PrefixLM; the model"),
         ("[@autoregressive, @distillation]", {}, r"'distillation' has a teacher, .* Set\s+experiment\.loss = @distill"),
         (
             "[@span_corruption, @b/span_corruption]",
