@@ -38,14 +38,8 @@ class PairBatch(TypedDict):
     weights: Float[Array, "B T"]
 
 
-class CorruptedBatch(TypedDict):
+class CorruptedBatch(PairBatch):
     """As a PairBatch: a text with stretches left out as the source, and the stretches as the target."""
-
-    source_tokens: Int[Array, "B S"]
-    source_segment_ids: Int[Array, "B S"]
-    tokens: Int[Array, "B T"]
-    targets: Int[Array, "B T"]
-    weights: Float[Array, "B T"]
 
 
 class LabelBatch(TypedDict):
@@ -119,16 +113,8 @@ class SentencePairBatch(TypedDict):
     pair_weights: Float[Array, " B"]
 
 
-class SentenceOrderBatch(TypedDict):
+class SentenceOrderBatch(SentencePairBatch):
     """As a SentencePairBatch, of two passages that stand one after the other in a document.
 
     `follows` is 1 where they are in this order, 0 where they have changed places.
     """
-
-    tokens: Int[Array, "B T"]
-    segment_ids: Int[Array, "B T"]
-    type_ids: Int[Array, "B T"]
-    weights: Float[Array, "B T"]
-    word_starts: Bool[Array, "B T"]
-    follows: Int[Array, " B"]
-    pair_weights: Float[Array, " B"]

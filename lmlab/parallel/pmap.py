@@ -124,8 +124,7 @@ class Pmap:
         count = len(self.used)
 
         def of_device(device: Array, state: Any) -> Any:
-            blocks = lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:])[device]  # noqa: E731
-            return _by_kind(blocks, lambda leaf: leaf, state)
+            return _by_kind(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:])[device], lambda leaf: leaf, state)
 
         return self._map(of_device, in_axes=(0, None))(np.arange(count), exported)
 

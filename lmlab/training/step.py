@@ -154,21 +154,7 @@ def make_step(recipe: Recipe, *, microbatches: int = 1, axis_name: str | None = 
     def update(recipe: Recipe, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         rows = dict(batch), state.model_state.get(CARRY), row_keys(key, _global_rows(batch, axis_name))
         parts = _Parts(microbatches, getattr(recipe.loss, "together", 1))
-        measure, weights = _measure(recipe, state.step, key), Weights()
-        try:  # most models report no terms, and looking for some first would trace them all twice
-            sums, carry = _accumulate(_gradient_of(measure, state.params, weights), state.params, rows, parts)
-        except WeightsNeeded:
-            weights = _weights(measure, state.params, rows, parts)
-            if axis_name is not None:
-                weights = jax.lax.psum(weights, axis_name)
-            sums, carry = _accumulate(_gradient_of(measure, state.params, weights), state.params, rows, parts)
-        if axis_name is not None:
-            sums = jax.lax.psum(sums, axis_name)
-        gradients, output = sums
-        if not weights:
-            # A batch without a single target has sums of 0: its gradient is 0, not 0/0.
-            divisor = positive(output.weight)
-            gradients = {path: leaf / divisor for path, leaf in gradients.items()}
+        (gradients, output), carry = _mean_gradients(_measure(recipe, state.step, key), state, rows, parts, axis_name)
         norm = optax.tree.norm(gradients)
         # The norm is finite only if every gradient is (and none is so large, 1e19, that its square is not).
         finite = _all_finite(output) & jnp.isfinite(norm)
@@ -224,6 +210,8 @@ def _global_rows(batch: Batch, axis_name: str | None) -> Int[Array, " B"]:
 
 Rows = tuple[Batch, Any, Key[Array, " B"]]
 """What is read, what is carried (None: nothing) and the random keys: each leaf has the rows as its first axis."""
+Sums = tuple[Params, LossOutput]
+"""Gradients by path, and what the loss returned."""
 Measure = Callable[[Params, Rows], Measured]
 Gradient = Callable[[Rows], tuple[Params, tuple[LossOutput, Any]]]
 
@@ -276,6 +264,28 @@ class _Parts(NamedTuple):
         return jax.tree.map(whole, parts)
 
 
+def _mean_gradients(
+    measure: Measure, state: State, rows: Rows, parts: _Parts, axis_name: str | None
+) -> tuple[Sums, Any]:
+    """The gradient of what is minimised and what the loss returned, of the whole batch; what its rows carry on."""
+    weights = Weights()
+    try:  # most models report no terms, and looking for some first would trace them all twice
+        sums, carry = _accumulate(_gradient_of(measure, state.params, weights), state.params, rows, parts)
+    except WeightsNeeded:
+        weights = _weights(measure, state.params, rows, parts)
+        if axis_name is not None:
+            weights = jax.lax.psum(weights, axis_name)
+        sums, carry = _accumulate(_gradient_of(measure, state.params, weights), state.params, rows, parts)
+    if axis_name is not None:
+        sums = jax.lax.psum(sums, axis_name)
+    gradients, output = sums
+    if not weights:
+        # A batch without a single target has sums of 0: its gradient is 0, not 0/0.
+        divisor = positive(output.weight)
+        gradients = {path: leaf / divisor for path, leaf in gradients.items()}
+    return (gradients, output), carry
+
+
 def _weights(measure: Measure, params: Params, rows: Rows, parts: _Parts) -> Weights:
     """What the sums of the loss and of the model's terms are divided by; none where the model reports no term.
 
@@ -292,7 +302,7 @@ def _weights(measure: Measure, params: Params, rows: Rows, parts: _Parts) -> Wei
     return only_what_is_needed(weights, rows)
 
 
-def _accumulate(gradient: Gradient, params: Params, rows: Rows, parts: _Parts) -> tuple[tuple[Params, LossOutput], Any]:
+def _accumulate(gradient: Gradient, params: Params, rows: Rows, parts: _Parts) -> tuple[Sums, Any]:
     """The sums over the microbatches, and what all rows carry on."""
     if parts.microbatches == 1:
         gradients, (output, carry) = gradient(rows)
