@@ -6,11 +6,23 @@ fill up an evaluation's last batch. Letters: B batch, T time, S time of the sour
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Bool, Float, Int
+
+
+def of_task(place: int, name: str) -> str:
+    """The name that an array has in a batch of several datasets, of which each has its place in their order."""
+    return f"{place}/{name}"
+
+
+def task_batch(batch: Mapping[str, Array], place: int) -> Mapping[str, Array]:
+    """The arrays of one of the datasets in a batch; of a batch of one dataset, all of them."""
+    own = {name.partition("/")[2]: values for name, values in batch.items() if name.startswith(of_task(place, ""))}
+    return own or batch
 
 
 class TokenBatch(TypedDict):

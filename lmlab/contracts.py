@@ -90,7 +90,9 @@ class Loss(Protocol):
     what is carried no gradient goes back.
 
     One that is a sum of losses says which parameter holds these: `PARTS: ClassVar[str]`. What they need and read is
-    asked of them; its own `needs` and `reads` are those of its default.
+    asked of them; its own `needs` and `reads` are those of its default. `whole(means: Mapping[str, float]) -> float` is
+    what it comes to, of the means of its metrics. Where a dataset is several (`TASKS: ClassVar[str]` says which
+    parameter holds them), each part finds the arrays of its own by `batches.task_batch`.
 
     One that compares rows with each other has `together: int`: blocks of so many consecutive rows of the global batch,
     which microbatches and devices do not split.

@@ -26,7 +26,7 @@ from lmlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from lmlab.contracts import Dataset
-    from lmlab.data import Data
+    from lmlab.data import Data, JointData
 
 _SPECIALS = ("mask", "separator", "classify", *(f"sentinel_{i}" for i in range(100)))
 """What the ids of `bytes` are given beside bytes and an end of text, which a mail may hold as NUL, where a batch other
@@ -125,15 +125,20 @@ def _show(args: argparse.Namespace) -> None:
         if value < 1:
             raise ConfigError(f"{option} {value}: it must be at least 1.")
     from lmlab.cli.batch_table import print_batch, print_notes
+    from lmlab.data import JointData
 
-    data = _opened(args)
-    if args.split == "train":
-        print_batch(data, data.train.batch(0), data.train.rows_of(0).tolist())
-        print_notes(data.train.notes)
-    else:
-        batches = data.split(args.split)
-        print_batch(data, batches.batch(0), list(range(args.count)))
-        print_notes(batches.notes)
+    opened = _opened(args)
+    each = opened.tasks if isinstance(opened, JointData) else (opened,)
+    for place, data in enumerate(each):
+        if len(each) > 1:
+            print_heading(f"\n{data.name} ({place})")
+        if args.split == "train":
+            print_batch(data, data.train.batch(0), data.train.rows_of(0).tolist())
+            print_notes(data.train.notes)
+        else:
+            batches = data.split(args.split)
+            print_batch(data, batches.batch(0), list(range(args.count)))
+            print_notes(batches.notes)
 
 
 def _overlap(args: argparse.Namespace) -> None:
@@ -146,7 +151,7 @@ def _overlap(args: argparse.Namespace) -> None:
     print_overlaps(resolve([], args.overrides, args.plugins, args.name).build(), args.n)
 
 
-def _opened(args: argparse.Namespace) -> Data:
+def _opened(args: argparse.Namespace) -> Data | JointData:
     from lmlab.config import resolve
     from lmlab.data import open_data
     from lmlab.examples import IDS

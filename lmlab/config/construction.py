@@ -13,7 +13,14 @@ from lmlab.errors import ConfigError
 from lmlab.registry import REGISTRIES, Entry
 
 
-def build(spec: Spec, provenance: Mapping[str, str] | None = None, path: str = "", /, **supplied: Any) -> Any:
+def build(
+    spec: Spec,
+    provenance: Mapping[str, str] | None = None,
+    path: str = "",
+    made: Mapping[str, Any] | None = None,
+    /,
+    **supplied: Any,
+) -> Any:
     """The component that `spec` describes, with the components below it built too.
 
     A parameter annotated `Annotated[Spec, ...]` receives the Spec. Types are not checked here, so that numbers may be
@@ -23,6 +30,7 @@ def build(spec: Spec, provenance: Mapping[str, str] | None = None, path: str = "
       spec: what to build.
       provenance: `Resolved.provenance`, to say in an error where a value comes from.
       path: where `spec` stands below the root, for the same purpose.
+      made: components below it that are built already, by path.
       supplied: what the program gives, to this component and to those below it.
 
     Raises:
@@ -38,8 +46,10 @@ def build(spec: Spec, provenance: Mapping[str, str] | None = None, path: str = "
 
     def part_of(parameter: Parameter) -> Callable[[Spec, str], Any]:
         def part(inner: Spec, at: str) -> Any:
+            if made is not None and at in made:
+                return made[at]
             kept = parameter.keeps_spec(inner.kind, inner.name)
-            return inner if kept else build(inner, provenance, at, **supplied)
+            return inner if kept else build(inner, provenance, at, made, **supplied)
 
         return part
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lmlab.data.accounting import text_tables as text_tables
     from lmlab.data.features import conversion as conversion
     from lmlab.data.fingerprints import compare_fingerprints as compare_fingerprints
+    from lmlab.data.joint import JointData as JointData
     from lmlab.data.loader import Data as Data
     from lmlab.data.loader import EvalBatches as EvalBatches
     from lmlab.data.loader import TrainBatches as TrainBatches
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Data": "loader",
     "EvalBatches": "loader",
+    "JointData": "joint",
     "Prefetch": "prefetch",
     "TextTables": "accounting",
     "TrainBatches": "loader",
@@ -37,6 +39,7 @@ _HOMES = {
 __all__ = [
     "Data",
     "EvalBatches",
+    "JointData",
     "Prefetch",
     "TextTables",
     "TrainBatches",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -133,7 +134,51 @@ class Data:
         return EvalBatches(rows, self._facts, getattr(self.tokenizer, "unknown", None))
 
 
-class TrainBatches:
+class BatchStream(ABC):
+    """Training batches by number, without an end, and the ways in which they are read."""
+
+    @abstractmethod
+    def batch(self, k: int, rows: range | None = None) -> Batch:
+        """Batch k, or those of its rows that a process reads."""
+
+    def pipeline(self, rows: range | None = None) -> grain.MapDataset[Batch]:
+        """The same as a grain dataset whose element k is batch k: whole batches, since grain's cost is per element."""
+        import grain  # brings jax with it: not for those who only list or check
+
+        return grain.MapDataset.range(sys.maxsize).map(functools.partial(self.batch, rows=rows))
+
+    def iterate(
+        self,
+        start: int,
+        rows: range,
+        prefetch: int,
+        place: Callable[[Batch], T],
+        group: int = 1,
+        stop: int | None = None,
+    ) -> Prefetch[T]:
+        """Batches from number `start` on, made and placed in the background. Close it, or use it in a `with`.
+
+        Args:
+          start: the first batch: the position, which is all that a checkpoint needs to keep.
+          rows: the rows of each batch that this process reads.
+          prefetch: items made ahead; 0 makes them when asked, in the caller's thread.
+          place: what is done with each item in the background, such as sending it to the devices.
+          group: batches stacked on a new leading axis to one item.
+          stop: the batch before which to end (None: never); the last item may hold fewer than `group`.
+        """
+        end = sys.maxsize if stop is None else stop
+        batches = self.pipeline(rows)
+
+        def make(k: int) -> T:
+            if group == 1:
+                return place(batches[k])
+            parts = [batches[i] for i in range(k, min(k + group, end))]
+            return place({name: np.stack([part[name] for part in parts]) for name in parts[0]})
+
+        return Prefetch(make, range(start, end, group), prefetch)
+
+
+class TrainBatches(BatchStream):
     """The training split as an endless sequence of batches, in another order each epoch (but see `features.lanes`).
 
     Batch k holds places k·B to (k+1)·B of the sequence of all epochs' rows, also across an epoch's edge.
@@ -178,42 +223,6 @@ class TrainBatches:
         wanted = slice(None) if rows is None else slice(rows.start, rows.stop, rows.step)
         places = np.arange(k * self._size, (k + 1) * self._size)
         return self._gather(self.rows_of(k)[wanted], places[wanted])
-
-    def pipeline(self, rows: range | None = None) -> grain.MapDataset[Batch]:
-        """The same as a grain dataset whose element k is batch k: whole batches, since grain's cost is per element."""
-        import grain  # brings jax with it: not for those who only list or check
-
-        return grain.MapDataset.range(sys.maxsize).map(functools.partial(self.batch, rows=rows))
-
-    def iterate(
-        self,
-        start: int,
-        rows: range,
-        prefetch: int,
-        place: Callable[[Batch], T],
-        group: int = 1,
-        stop: int | None = None,
-    ) -> Prefetch[T]:
-        """Batches from number `start` on, made and placed in the background. Close it, or use it in a `with`.
-
-        Args:
-          start: the first batch: the position, which is all that a checkpoint needs to keep.
-          rows: the rows of each batch that this process reads.
-          prefetch: items made ahead; 0 makes them when asked, in the caller's thread.
-          place: what is done with each item in the background, such as sending it to the devices.
-          group: batches stacked on a new leading axis to one item.
-          stop: the batch before which to end (None: never); the last item may hold fewer than `group`.
-        """
-        end = sys.maxsize if stop is None else stop
-        batches = self.pipeline(rows)
-
-        def make(k: int) -> T:
-            if group == 1:
-                return place(batches[k])
-            parts = [batches[i] for i in range(k, min(k + group, end))]
-            return place({name: np.stack([part[name] for part in parts]) for name in parts[0]})
-
-        return Prefetch(make, range(start, end, group), prefetch)
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON-able facts on which the contents of every batch depend; see `compare_fingerprints`."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lmlab.contracts import Dataset, Document, Text, TokenBatch, Tokenizer, Tokens
 from lmlab.data.datasets.mixture import Mixture
+from lmlab.data.datasets.tasks import Tasks
 from lmlab.data.features import Overlong, Packing, Rows, Setting, UnseenLabel, conversion
 from lmlab.data.features.buckets import Bucketed
 from lmlab.data.features.mixing import Mixed
 from lmlab.data.fingerprints import digest_json
+from lmlab.data.joint import JointData
 from lmlab.data.loader import Data
 from lmlab.errors import ConfigError
 from lmlab.examples import IDS, texts_of
@@ -31,11 +34,13 @@ def open_data(
     global_batch_size: int,
     seed: int = 0,
     max_examples: int | None = None,
-    reads: type = TokenBatch,
-    of_loss: Mapping[str, Any] | None = None,
+    reads: type | Sequence[type] = TokenBatch,
+    of_loss: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     saved_tokenizer: Mapping[str, Any] | None = None,
-) -> Data:
+) -> Data | JointData:
     """A dataset made ready for a loss that reads batches of type `reads`.
+
+    Several datasets (`tasks`) are each made ready for a loss; `reads` and `of_loss` are then those of each of them.
 
     Args:
       dataset: where the examples come from.
@@ -55,7 +60,20 @@ def open_data(
       ConfigError: the dataset, the tokenizer and the loss do not fit.
       DataError: a corpus that cannot serve.
     """
-    parts = dataset.parts if isinstance(dataset, Mixture) else (dataset,)
+    if isinstance(dataset, Tasks):
+        one = functools.partial(
+            open_data, seq_len=seq_len, source_len=source_len, packing=packing, overlong=overlong,
+            unseen_label=unseen_label, global_batch_size=global_batch_size, seed=seed, max_examples=max_examples,
+        )  # fmt: skip
+        if packing == "contiguous" or buckets:
+            chosen = "buckets" if buckets else "packing = 'contiguous'"
+            raise ConfigError(f"experiment.{chosen} is for one dataset; 'tasks' has {len(dataset.datasets)}. Unset it.")
+        fitted = _fitted(tokenizer, _parts(dataset), max_examples, saved_tokenizer)
+        if tokenizer is not None and fitted is not None:  # else each dataset brings the one that all were made with
+            one = functools.partial(one, saved_tokenizer=fitted.to_json())
+        return _open_tasks(dataset, functools.partial(one, tokenizer=tokenizer), reads, of_loss)
+    assert isinstance(reads, type) and not isinstance(of_loss, Sequence), "one dataset is read by one loss"
+    parts = _parts(dataset)
     for part in parts:
         conversion(part.example, reads)
         _check_fit(name_of(part), part, tokenizer, max_examples)
@@ -92,6 +110,27 @@ def open_data(
         **({"of_loss": dict(of_loss)} if of_loss else {}),
     }
     return Data(name_of(dataset), dataset, setting, made.rows, facts)
+
+
+def _open_tasks(
+    dataset: Tasks,
+    one: Callable[..., Data],
+    reads: type | Sequence[type],
+    of_loss: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+) -> JointData:
+    """Each of the datasets, opened by `one` for its loss."""
+    count = len(dataset.datasets)
+    each = [reads] * count if isinstance(reads, type) else reads
+    told = of_loss if isinstance(of_loss, Sequence) else [of_loss] * count
+    asked = zip(dataset.datasets, each, told, strict=True)
+    return JointData(name_of(dataset), [one(part, reads=kind, of_loss=numbers) for part, kind, numbers in asked])
+
+
+def _parts(dataset: Dataset) -> tuple[Dataset, ...]:
+    """The datasets whose examples become rows."""
+    if isinstance(dataset, Tasks):
+        return tuple(part for task in dataset.datasets for part in _parts(task))
+    return dataset.parts if isinstance(dataset, Mixture) else (dataset,)
 
 
 def _fitted(

@@ -58,7 +58,7 @@ class ExactMatch:
                 f"is '{program.experiment.model.name}', the loss '{program.experiment.loss.name}'. "
                 "Choose other evaluators: experiment.evaluators = [...]   (lmlab list evaluators)"
             )
-        end = program.data.special_ids["end_of_text"]
+        end = program.one_dataset.special_ids["end_of_text"]
 
         def sums(params: Params, batch: Mapping[str, Array]) -> dict[str, Array]:
             return matches(program.model.bind(params), batch, end)

@@ -58,6 +58,10 @@ class HeldOut:
         def measure(state: State) -> dict[str, float]:
             found = summed(state).items()
             # What did not occur in the split has no mean.
-            return {f"{self.split}/{name}": float(total / weight) for name, (total, weight) in found if weight}
+            means = {name: float(total / weight) for name, (total, weight) in found if weight}
+            whole = getattr(program.loss, "whole", None)
+            if whole is not None:
+                means["loss"] = whole(means)
+            return {f"{self.split}/{name}": mean for name, mean in means.items()}
 
         return measure

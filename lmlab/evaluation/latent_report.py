@@ -79,7 +79,7 @@ class LatentReport:
                 f"the evaluator 'latent_report' needs a LatentLM; the model '{program.experiment.model.name}' is none. "
                 "Choose other evaluators: experiment.evaluators = [...]   (lmlab list evaluators)"
             )
-        program.data.split(self.split)
+        program.one_dataset.split(self.split)
         return _Measurement(self, program)
 
 

@@ -78,14 +78,14 @@ class _Measurement:
     """The evaluator at work on one program."""
 
     def __init__(self, settings: Perplexity, program: Program) -> None:
-        self._split, self._data = settings.split, program.data
+        self._split, self._data = settings.split, program.one_dataset
         unknown = getattr(program.tokenizer, "unknown", None)
 
         carries = program.carry_of(program.loss) is not None
         loss: Any = Autoregressive(chunk=settings.chunk, carry=carries)
 
         def sums(params: Params, batch: Mapping[str, Array], carry: Any) -> tuple[dict[str, Array], Any]:
-            model, tables = program.model.bind(params), program.data.text_tables
+            model, tables = program.model.bind(params), self._data.text_tables
             return _carried_totals(model, batch, carry, tables, unknown, loss)
 
         self._sums = sums_over(program, settings.split, settings.batches, sums, loss)

@@ -1,4 +1,4 @@
-"""A sum of losses on one batch: several questions to one model."""
+"""A sum of losses on one batch, or each on a batch of its own: several questions to one model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Int, Key
 
+from lmlab.batches import task_batch
 from lmlab.contracts import CausalLM, Loss, LossOutput, Ref, TokenBatch
 from lmlab.errors import ConfigError
 from lmlab.nn.auxiliary import report
@@ -23,11 +24,14 @@ from lmlab.registry import losses, name_of
 @losses.register("weighted")
 @dataclass(frozen=True)
 class Weighted:
-    """The weighted sum of losses that read the same batch, each being the mean that it is by itself.
+    """The weighted sum of losses, each being the mean that it is by itself: multi-task learning (Caruana 1997).
+
+    They read the same batch, or with the dataset `tasks` each that of the dataset which stands in its place.
 
     What is minimised is the sum over the parts of their weight · total / (what they divide by): a part that predicts
     few tokens of a batch does not count less for that, and one whose weight is 0 is measured only. Each part draws for
-    itself, and has a head of its own where it needs one. An evaluation's `loss` is that of the first part.
+    itself, and has a head of its own where it needs one. A step's `loss` is that of the first part, and the others are
+    what the model adds to it; an evaluation's is the whole sum.
 
     Needs: what every one of the losses does (of the one that stands here if no other is named: CausalLM).
     Metrics: those of the parts, each behind its part's name and a stroke, and `<part>/loss`; of parts of one name, the
@@ -36,6 +40,9 @@ class Weighted:
     Example:
       weighted.losses = [@classification, @contrastive]
       weighted.weights = [1.0, 0.1]
+
+      experiment.dataset = @tasks                           # a dataset for each of the losses
+      tasks.datasets = [@r8, @brown]
 
     Args:
       losses: the parts.
@@ -87,6 +94,11 @@ class Weighted:
         made = {name: part.make_head(width, rngs) for name, part in self.named.items() if hasattr(part, "make_head")}
         return nnx.Dict(made)
 
+    def whole(self, means: Mapping[str, float]) -> float:
+        """What is minimised, of the means of the metrics; a part that nothing was to be predicted for adds nothing."""
+        each = zip(self.named, self.weights, strict=True)
+        return sum(weight * means.get(f"{name}/loss", 0.0) for name, weight in each)
+
     def __call__(
         self, model: Any, batch: Mapping[str, Array], keys: Key[Array, " B"] | None, step: Int[Array, ""]
     ) -> LossOutput:
@@ -94,7 +106,7 @@ class Weighted:
         outputs = {}
         for place, (name, part) in enumerate(self.named.items()):
             own = keys if keys is None or place == 0 else keys_for(keys, f"weighted/{place}")
-            outputs[name] = LossOutput(*part(_with_head(model, name), batch, own, step))
+            outputs[name] = LossOutput(*part(_with_head(model, name), task_batch(batch, place), own, step))
         metrics = {f"{name}/{metric}": pair for name, o in outputs.items() for metric, pair in o.metrics.items()}
         metrics |= {f"{name}/loss": (output.total, output.weight) for name, output in outputs.items()}
         for (name, output), weight in list(zip(outputs.items(), self.weights, strict=True))[1:]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lmlab.contracts import Tokens, TokenSequence
-from lmlab.data import Data, open_data
+from lmlab.data import Data, JointData, open_data
 from lmlab.data.features import usual_batch
 from lmlab.data.tokenizers.plain import Bytes
 from lmlab.examples import IDS
@@ -99,7 +99,7 @@ def _looked_at(dataset: Any, split: str) -> Sequence[Any]:
     return examples if len(examples) < ENDLESS else examples[:300]
 
 
-def _opened(tiny: Tiny, **changes: Any) -> Data:
+def _opened(tiny: Tiny, **changes: Any) -> Data | JointData:
     """The dataset as what it is usually read as."""
     dataset = tiny.alone().build()
     reads = usual_batch(dataset)

@@ -26,7 +26,8 @@ def check_experiment(experiment: Experiment) -> None:
     """
     check_numbers(experiment)
     check_capability(experiment.model, experiment.loss)
-    check_dataset(experiment.dataset, experiment.loss)
+    for dataset, loss in tasks_of(experiment.dataset, experiment.loss):
+        check_dataset(dataset, loss)
     check_optimizer(experiment)
     check_updates(experiment)
 
@@ -58,6 +59,22 @@ def check_numbers(experiment: Experiment) -> None:
                 f"experiment.steps_per_dispatch = {together} does not divide {name} = {value}: nothing happens between "
                 f"the steps of a dispatch. Make {name} a multiple of it."
             )
+
+
+def tasks_of(dataset: Spec, loss: Spec) -> tuple[tuple[Spec, Spec], ...]:
+    """Each dataset with the loss that reads it; ConfigError where several are not for as many losses of a sum."""
+    several = getattr(datasets.get(dataset.name), "TASKS", None)
+    if several is None:
+        return ((dataset, loss),)
+    read, summed = dataset.kwargs[several], getattr(losses.get(loss.name), "PARTS", None)
+    each = () if summed is None else loss.kwargs[summed]
+    if len(each) != len(read):
+        has = f"is the sum of {len(each)}" if summed else "is one"
+        raise ConfigError(
+            f"the dataset '{dataset.name}' needs a loss for each of its {len(read)} datasets, and the loss "
+            f"'{loss.name}' {has}. Set experiment.loss = @weighted, with as many weighted.losses, in their order."
+        )
+    return tuple(zip(read, each, strict=True))
 
 
 def parts_of(loss: Spec) -> tuple[Spec, ...]:
@@ -168,7 +185,7 @@ def check_updates(experiment: Experiment) -> None:
             )
         if update.loss is not None:
             check_capability(experiment.model, update.loss)
-            _check_shared(experiment.loss, update)
+            _check_shared(experiment, update)
         loss, optimizer = update.loss or experiment.loss, update.optimizer or experiment.optimizer
         check_optimizer(replace(experiment, loss=loss, optimizer=optimizer))
     model: Any = models.get(experiment.model.name)
@@ -178,14 +195,17 @@ def check_updates(experiment: Experiment) -> None:
         )
 
 
-def _check_shared(main: Spec, update: Update) -> None:
+def _check_shared(experiment: Experiment, update: Update) -> None:
     """ConfigError unless the update's loss reads the batch of the experiment's, and brings no parameters."""
     assert update.loss is not None
-    theirs, ours = reads_of(update.loss), reads_of(main)
-    if theirs is not ours:
+    main = experiment.loss
+    theirs, ours = (
+        [reads_of(loss).__name__ for _, loss in tasks_of(experiment.dataset, whole)] for whole in (update.loss, main)
+    )
+    if theirs != ours:
         raise ConfigError(
-            f"the loss '{update.loss.name}' of the update '{update.name}' reads a {theirs.__name__}, and the "
-            f"experiment's, '{main.name}', a {ours.__name__}: all updates of a step read one batch."
+            f"the loss '{update.loss.name}' of the update '{update.name}' reads a {' and a '.join(theirs)}, and the "
+            f"experiment's, '{main.name}', a {' and a '.join(ours)}: all updates of a step read one batch."
         )
     if update.loss != main and any(hasattr(losses.get(part.name), "make_head") for part in parts_of(update.loss)):
         raise ConfigError(

@@ -14,9 +14,11 @@ from jaxtyping import Key
 
 from lmlab.config import Resolved, build
 from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
-from lmlab.data import Data, open_data
+from lmlab.data import Data, JointData, open_data
+from lmlab.errors import ConfigError
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.states import states_width
+from lmlab.registry import losses
 from lmlab.training.carrying import CARRY, start_of
 from lmlab.training.cost import matmul_flops
 from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard, Update
@@ -28,6 +30,7 @@ from lmlab.training.fit import (
     features_of,
     paths_of,
     reads_of,
+    tasks_of,
 )
 from lmlab.training.randomness import INIT, stream_key
 from lmlab.training.state import State, averaged_params
@@ -88,7 +91,7 @@ class Program:
         self.partitioner: Partitioner = partitioner or self._part("partitioner")
         self.partitioner.check(self.experiment.global_batch_size, self.experiment.microbatches)
         self.data = self._open_data(saved_tokenizer)
-        self.loss: Loss = self._part("loss", **self.facts)
+        self.loss: Loss = self._loss(self.experiment.loss, "loss")
         check_together(self.experiment, self.loss, self.partitioner)
         self.dtype = compute_dtype(self.experiment.compute_dtype)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
@@ -106,9 +109,21 @@ class Program:
     @property
     def facts(self) -> dict[str, Any]:
         """What losses are told (see `contracts.SUPPLIED`)."""
-        data = self.data
+        return self._facts_of(self.data)
+
+    def _facts_of(self, data: Data | JointData) -> dict[str, Any]:
         told = {"vocab": data.vocab, "special_ids": data.special_ids, "labels": data.labels, "tags": data.tags}
         return {**told, "counts": lambda: data.target_counts, "steps": self.experiment.steps}
+
+    @property
+    def one_dataset(self) -> Data:
+        """The data, for those who read one dataset; ConfigError where there are several."""
+        if isinstance(self.data, JointData):
+            raise ConfigError(
+                f"the dataset '{self.data.name}' stands for {len(self.data.tasks)}, and what is asked reads one. Its "
+                "losses are measured by @held_out: experiment.evaluators = [@held_out]"
+            )
+        return self.data
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -303,12 +318,22 @@ class Program:
         for place, spec in enumerate(experiment.updates):
             update: Update = build(spec)
             at = f"updates/{place}"
-            loss = self._component(update.loss or experiment.loss, f"{at}/loss", **self.facts)
+            loss = self._loss(update.loss or experiment.loss, f"{at}/loss")
             rule = self._component(update.optimizer or experiment.optimizer, f"{at}/optimizer", steps=experiment.steps)
             check_model(loss, (update.loss or experiment.loss).name, self.abstract_model, experiment.model.name)
             paths = paths_of(update, [path for path in self.model.shapes if path not in self.frozen])
             parts.append(Part(update.name, loss, rule, paths, update.repeats, update.every, update.begin, update.end))
         return tuple(parts)
+
+    def _loss(self, spec: Spec, path: str) -> Loss:
+        """A loss, built; of a sum over several datasets, each part is told of its own."""
+        made = {}
+        if isinstance(self.data, JointData):
+            component: Any = losses.get(spec.name)
+            for place, task in enumerate(self.data.tasks):
+                part, at = spec.kwargs[component.PARTS][place], f"{path}.{component.PARTS}.{place}"
+                made[at] = self._component(part, at, **self._facts_of(task))
+        return build(spec, self.resolved.provenance, path, made, **self.facts)
 
     def _component(self, spec: Spec, path: str, **supplied: Any) -> Any:
         return build(spec, self.resolved.provenance, path, **supplied)
@@ -317,8 +342,11 @@ class Program:
         """A part of the experiment, built; errors say where its values come from."""
         return build(getattr(self.experiment, name), self.resolved.provenance, name, **supplied)
 
-    def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data:
+    def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data | JointData:
         experiment = self.experiment
+        read_by = [loss for _, loss in tasks_of(experiment.dataset, experiment.loss)]
+        reads, of_loss = [reads_of(loss) for loss in read_by], [features_of(loss) for loss in read_by]
+        several = len(read_by) > 1
         return open_data(
             self._part("dataset"),
             None if experiment.tokenizer is None else self._part("tokenizer"),
@@ -331,8 +359,8 @@ class Program:
             global_batch_size=experiment.global_batch_size,
             seed=experiment.seed,
             max_examples=experiment.max_examples,
-            reads=reads_of(experiment.loss),
-            of_loss=features_of(experiment.loss),
+            reads=reads if several else reads[0],
+            of_loss=of_loss if several else of_loss[0],
             saved_tokenizer=saved_tokenizer,
         )
 

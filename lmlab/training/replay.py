@@ -119,7 +119,7 @@ def state_before(run: Run, step: int) -> State:
 def loss_and_gradients(program: Program, state: State, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
     """The loss and its gradient by path, with the random keys of the training step."""
     key, recipe = stream_key(program.experiment.seed, STEP, state.step), program.recipe
-    keys = row_keys(key, jnp.arange(len(batch["tokens"])))
+    keys = row_keys(key, jnp.arange(len(next(iter(batch.values())))))
 
     def mean(params: Mapping[str, Array]) -> Array:
         model, carry = program.model.bind(params), state.model_state.get(CARRY)
