@@ -25,6 +25,8 @@ from lmlab.registry import losses, models, samplers, tokenizers
 class SeesTheFuture(nnx.Module):
     """States are means over the whole row, and one parameter is idle."""
 
+    TINY: ClassVar[str] = "experiment.loss = @autoregressive"
+
     def __init__(self, vocab: int, rngs: nnx.Rngs, width: int = 5):
         self.embedding = nnx.Param(nnx.initializers.normal()(rngs.params(), (vocab, width)), role="embedding")
         self.idle = nnx.Param(jnp.ones((width,)), role="scale")

@@ -245,7 +245,7 @@ def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_in_rows_of_their_o
         return models.get(model)(BYTES.vocab_size, layers=2, dtype=jnp.float32, rngs=rngs, **sizes)
 
     definition = ModelDef.of(make)
-    params = definition.init(jax.random.key(0))
+    params = jax.jit(definition.init)(jax.random.key(0))
     pairs = [TextPair("ab"[: i % 3], "xyz"[: i % 4], f"{i}") for i in range(23)]
     found = []
     for packing in ("windows", "first_fit"):
@@ -254,6 +254,6 @@ def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_in_rows_of_their_o
         def loss(params, batch=batch):
             return Autoregressive()(definition.bind(params), batch, None, jnp.zeros((), jnp.int32)).total
 
-        found.append(jax.value_and_grad(loss)(params))
+        found.append(jax.jit(jax.value_and_grad(loss))(params))
     for alone, packed in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(alone, packed, rtol=2e-5, atol=2e-5)
