@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Key
 from lmlab.nn.attention import View
 from lmlab.nn.blockwise import Sight
 from lmlab.nn.dropout import Dropout
+from lmlab.nn.experts import routing_of
 from lmlab.nn.linear import Embedding, Linear, normal
 from lmlab.nn.mlp import ACTIVATIONS, GATES, Activation
 from lmlab.nn.norm import Norm
@@ -67,6 +68,11 @@ class BERT(nnx.Module):
       window: a token sees those nearer than so many places on both sides (local attention); None is all.
       activation: of the feed-forward half and of the head; BERT's is the exact GELU. A gated one is the gate's in the
         head.
+      experts: feed-forward halves in each block, of which each token is computed by some (`nn.experts`); None is one
+        for all tokens.
+      experts_per_token: of these, how many compute a token.
+      balance_loss: coefficient of the charge on routers that prefer some experts, summed over the blocks.
+      router_z_loss: coefficient of the charge on large logits of routers.
       bias: False leaves out the biases of all products and norms, but not that of the vocabulary.
       pooler: tanh of a linear map of the first token's state; without, `pool` gives that state.
       dropout: probability of zeroing an entry of the embedding, of the attention weights and of what each half
@@ -97,6 +103,10 @@ class BERT(nnx.Module):
         norm_epsilon: Positive = 1e-12,
         window: Count | None = None,
         activation: Activation = "gelu_exact",
+        experts: Count | None = None,
+        experts_per_token: Count = 2,
+        balance_loss: NonNegative = 0.01,
+        router_z_loss: NonNegative = 0.0,
         bias: bool = True,
         pooler: bool = True,
         dropout: ProperFraction = 0.1,
@@ -110,7 +120,7 @@ class BERT(nnx.Module):
         plan = Plan(
             width, heads, round(mlp_ratio * width), init, init, arrangement=arrangement, norm=norm,
             epsilon=norm_epsilon, activation=activation, sight=Sight(causal=False, window=window), bias=bias,
-            dropout=dropout,
+            dropout=dropout, routing=routing_of(experts, experts_per_token, balance_loss, router_z_loss, init),
         )  # fmt: skip
         self.embedding = Embedding(vocab, width, init, rngs=rngs)
         self.type_embedding = Embedding(types, width, init, rngs=rngs)

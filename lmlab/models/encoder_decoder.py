@@ -15,13 +15,14 @@ from lmlab.errors import ConfigError
 from lmlab.nn.attention import KVCache, View
 from lmlab.nn.blockwise import Sight
 from lmlab.nn.dropout import Dropout
+from lmlab.nn.experts import routing_of
 from lmlab.nn.linear import Embedding, Linear, fan_in, normal
 from lmlab.nn.mlp import Activation
 from lmlab.nn.norm import Norm
 from lmlab.nn.positions import PositionKind, Positions
 from lmlab.nn.stack import Remat, run_stack
 from lmlab.nn.transformer import Block, Looks, Plan, Source, check_heads, make_blocks, run_blocks, watch_blocks
-from lmlab.ranges import Count, Positive, ProperFraction
+from lmlab.ranges import Count, NonNegative, Positive, ProperFraction
 from lmlab.registry import models
 
 
@@ -79,6 +80,12 @@ class TransformerEncoderDecoder(nnx.Module):
       norm: `layer` or `rms`.
       norm_epsilon: added to the variance; None is 1e-5 of `layer` and 1e-6 of `rms`.
       activation: of the feed-forward half.
+      experts: feed-forward halves in each block, of which each token is computed by some (`nn.experts`); None is one
+        for all tokens.
+      experts_per_token: of these, how many compute a token.
+      balance_loss: coefficient of the charge on routers that prefer some experts, summed over the blocks of
+        each side.
+      router_z_loss: coefficient of the charge on large logits of routers.
       bias: False leaves out the biases of all products and norms.
       scale_embedding: multiply embedded tokens by sqrt(D) (section 3.4); they start smaller by as much.
       scale_scores: divide scores by sqrt(K); without, the queries' kernels start smaller by as much.
@@ -118,6 +125,10 @@ class TransformerEncoderDecoder(nnx.Module):
         norm: Norm = "layer",
         norm_epsilon: Positive | None = None,
         activation: Activation = "relu",
+        experts: Count | None = None,
+        experts_per_token: Count = 2,
+        balance_loss: NonNegative = 0.01,
+        router_z_loss: NonNegative = 0.0,
         bias: bool = True,
         scale_embedding: bool = True,
         scale_scores: bool = True,
@@ -135,12 +146,15 @@ class TransformerEncoderDecoder(nnx.Module):
         head_width = head_width or width // heads
         self.cache_shape = (decoder_layers or layers, heads, head_width)
 
+        routing = routing_of(experts, experts_per_token, balance_loss, router_z_loss, fan_in())
+
         def plan(*, decodes: bool) -> Plan:
             return Plan(
                 width, heads, round(mlp_ratio * width), fan_in(), fan_in(),
                 init_query=None if scale_scores else fan_in(1 / math.sqrt(head_width)), head_width=head_width,
                 arrangement=arrangement, norm=norm, epsilon=norm_epsilon, activation=activation,
                 sight=Sight(causal=decodes), scaled=scale_scores, bias=bias, dropout=dropout, cross=decodes,
+                routing=routing,
             )  # fmt: skip
 
         def places(length: int, *, decodes: bool) -> Positions:
@@ -182,7 +196,9 @@ class TransformerEncoderDecoder(nnx.Module):
         keys = _of_side(keys, 0)
         x = self._embed(self.encoder_positions, tokens, None, keys)
         view = _view(self.encoder_positions, segment_ids, time)
-        x, _ = run_blocks(self.encoder, x, batch, view, keys=keys, scan=self.scan, remat=self.remat)
+        x, _ = run_blocks(
+            self.encoder, x, batch, view, keys=keys, scan=self.scan, remat=self.remat, stack="encoder/"
+        )  # fmt: skip
         x = x if self.encoder_norm is None else self.encoder_norm(x)
         there = jnp.ones(tokens.shape, bool) if segment_ids is None else segment_ids != 0
         return Memory(x.reshape(batch, time, -1), there)
@@ -215,7 +231,7 @@ class TransformerEncoderDecoder(nnx.Module):
         made = (None, None) if cache is None else (cache.source_k, cache.source_v)
         x, kept = run_blocks(
             self.decoder, x, batch, view, cache=target, source=Source(memory.states, memory.there, *made), keys=keys,
-            scan=self.scan, remat=self.remat,
+            scan=self.scan, remat=self.remat, stack="decoder/",
         )  # fmt: skip
         states = (x if self.decoder_norm is None else self.decoder_norm(x)).reshape(batch, time, -1)
         if cache is None or kept is None:
@@ -299,6 +315,13 @@ class T5(TransformerEncoderDecoder):
       buckets: ranges of relative distances.
       max_distance: the relative distance beyond which all are in the last range.
       activation: of the feed-forward half: `relu`, or `geglu` in T5 1.1.
+      experts: feed-forward halves in each block, of which each token is computed by some (`nn.experts`); None is one
+        for all tokens.
+      experts_per_token: of these, how many compute a token; 1 in Switch Transformers, which are T5 with
+        experts (arXiv:2101.03961).
+      balance_loss: coefficient of the charge on routers that prefer some experts, summed over the blocks of
+        each side.
+      router_z_loss: coefficient of the charge on large logits of routers.
       tie_embeddings: project with the transposed embedding, of states divided by sqrt(D); False in T5 1.1.
       dropout: probability of zeroing an entry of the embedding, of the attention weights and of what each part of a
         block adds, in [0, 1).
@@ -329,6 +352,10 @@ class T5(TransformerEncoderDecoder):
         buckets: Count = 32,
         max_distance: Count = 128,
         activation: Activation = "relu",
+        experts: Count | None = None,
+        experts_per_token: Count = 2,
+        balance_loss: NonNegative = 0.01,
+        router_z_loss: NonNegative = 0.0,
         tie_embeddings: bool = True,
         dropout: ProperFraction = 0.1,
         norm_epsilon: Positive = 1e-6,
@@ -340,8 +367,9 @@ class T5(TransformerEncoderDecoder):
             width=width, layers=layers, decoder_layers=decoder_layers, heads=heads, head_width=head_width,
             mlp_ratio=mlp_ratio, positions="relative", buckets=buckets, max_distance=max_distance,
             arrangement="pre_norm", norm="rms", norm_epsilon=norm_epsilon, activation=activation, bias=False,
-            scale_embedding=False, scale_scores=False, scale_logits=tie_embeddings, tie_embeddings=tie_embeddings,
-            dropout=dropout, scan=scan, remat=remat,
+            experts=experts, experts_per_token=experts_per_token, balance_loss=balance_loss,
+            router_z_loss=router_z_loss, scale_embedding=False, scale_scores=False, scale_logits=tie_embeddings,
+            tie_embeddings=tie_embeddings, dropout=dropout, scan=scan, remat=remat,
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Key
 from lmlab.nn.attention import KVCache, View
 from lmlab.nn.blockwise import Sight
 from lmlab.nn.dropout import Dropout
-from lmlab.nn.experts import Routing
+from lmlab.nn.experts import routing_of
 from lmlab.nn.linear import Embedding, Linear, normal
 from lmlab.nn.mlp import Activation
 from lmlab.nn.norm import Norm
@@ -104,9 +104,7 @@ class GPT(nnx.Module):
         self.seq_len, self.dtype = seq_len, dtype
         self.layers, self.kv_heads, self.head_width = layers, kv_heads or heads, width // heads
         self.scan, self.remat = scan, remat
-        routing = None
-        if experts is not None:
-            routing = Routing(experts, experts_per_token, balance_loss, router_z_loss, normal(init_std))
+        routing = routing_of(experts, experts_per_token, balance_loss, router_z_loss, normal(init_std))
         plan = Plan(
             width, heads, round(mlp_ratio * width), normal(init_std), normal(init_std / math.sqrt(2 * layers)),
             kv_heads=kv_heads, arrangement=arrangement, norm=norm, epsilon=norm_epsilon, activation=activation,

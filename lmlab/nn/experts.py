@@ -49,6 +49,13 @@ class Routing:
         self.balance, self.router_z = Number(balance_loss), Number(router_z_loss)
 
 
+def routing_of(
+    experts: int | None, per_token: int, balance_loss: float | Array, router_z_loss: float | Array, init: Initializer
+) -> Routing | None:
+    """As `Routing`; None for a model without experts."""
+    return None if experts is None else Routing(experts, per_token, balance_loss, router_z_loss, init)
+
+
 class Sums(NamedTuple):
     """What a router is charged for, summed over the rows of a batch; padding does not count.
 
@@ -142,7 +149,9 @@ class Experts(nnx.Module):
         return Sums(even.sum(), (choice.log_z.reshape(there.shape) ** 2 * weights).sum())
 
 
-def report_routing(routing: Routing, sums: Sums, batch: int, time: int, segment_ids: Int[Array, "B T"] | None) -> None:
+def report_routing(
+    routing: Routing, sums: Sums, batch: int, time: int, segment_ids: Int[Array, "B T"] | None, stack: str = ""
+) -> None:
     """Adds the terms of all layers to the loss, if somebody collects them (`nn.auxiliary`).
 
     They are sums over layers, of means over rows (`balance`) and over tokens (`router_z`).
@@ -152,11 +161,12 @@ def report_routing(routing: Routing, sums: Sums, batch: int, time: int, segment_
       sums: of all layers, (L,).
       batch, time: B and T.
       segment_ids: 0 at padding, which does not count.
+      stack: what the terms' names begin with, in a model of several stacks.
     """
     there = jnp.ones((batch, time), bool) if segment_ids is None else segment_ids != 0
     rows, tokens = there.any(1).sum(dtype=jnp.float32), there.sum(dtype=jnp.float32)
-    report("balance", sums.balance.sum(), rows, routing.balance.value)
-    report("router_z", sums.router_z.sum(), tokens, routing.router_z.value)
+    report(f"{stack}balance", sums.balance.sum(), rows, routing.balance.value)
+    report(f"{stack}router_z", sums.router_z.sum(), tokens, routing.router_z.value)
 
 
 def _run(graphdef: Any, params: Any, x: Float[Array, "N D"], gates: Float[Array, "N E"]) -> Float[Array, "N D"]:

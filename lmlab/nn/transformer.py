@@ -226,10 +226,11 @@ def run_blocks(
     keys: Key[Array, " B"] | None = None,
     scan: bool,
     remat: Remat,
+    stack: str = "",
 ) -> tuple[Float[Array, "B*T D"], tuple[Array, Array] | None]:
     """The tokens after all blocks, and the keys and values of all layers if a cache was given; see `Block`.
 
-    What routers are charged for is reported to whoever trains (`nn.auxiliary`).
+    What routers are charged for is reported to whoever trains (`nn.auxiliary`), under names that begin with `stack`.
     """
 
     def body(block: Block, x: Array, at: tuple[Array, Any]) -> tuple[Array, Any]:
@@ -243,7 +244,7 @@ def run_blocks(
     made = None if source is None or source.k is None else (source.k, source.v)
     x, (kept, sums) = run_stack(blocks, body, x, (slots, made), scan=scan, remat=remat)
     if isinstance(blocks.mlp, Experts):
-        report_routing(blocks.mlp.routing, sums, batch, x.shape[0] // batch, view.segment_ids)
+        report_routing(blocks.mlp.routing, sums, batch, x.shape[0] // batch, view.segment_ids, stack)
     return x, kept
 
 

@@ -12,6 +12,8 @@ import pytest
 from flax import nnx
 
 from lmlab.errors import ConfigError
+from lmlab.models.bert import BERT
+from lmlab.models.encoder_decoder import T5
 from lmlab.models.gpt import GPT
 from lmlab.nn.auxiliary import collecting
 from lmlab.nn.experts import Experts, Routing
@@ -112,6 +114,56 @@ def test_blocks_report_the_sums_of_all_layers_and_the_weights_of_the_batch() -> 
     rows, tokens = 2, THERE.sum()
     np.testing.assert_allclose(terms["balance"], (2 * rows, rows, 0.5), rtol=1e-6)
     np.testing.assert_allclose(terms["router_z"], (2 * tokens * np.log(E) ** 2, tokens, 0.25), rtol=1e-5)
+
+
+SIZES = {"width": 6, "layers": 2, "heads": 3, "mlp_ratio": F / 6, "dropout": 0.0}
+
+
+def encoder(**options: Any) -> ModelDef[BERT]:
+    return ModelDef.of(lambda rngs: BERT(13, T, jnp.float32, rngs, **SIZES, **options))
+
+
+def both(**options: Any) -> ModelDef[T5]:
+    sizes = {**SIZES, "head_width": 2, "decoder_layers": 3, "buckets": 6, "max_distance": 5, **options}
+    return ModelDef.of(lambda rngs: T5(13, T, T, jnp.float32, rngs, **sizes))
+
+
+def states(model: Any, tokens: jax.Array, there: jax.Array) -> jax.Array:
+    if isinstance(model, BERT):
+        return model.encode(tokens, segment_ids=there)
+    return model.decode(tokens, model.encode_source(tokens, segment_ids=there), segment_ids=there)[0]
+
+
+@pytest.mark.parametrize(("make", "layers"), [(encoder, {"": 2}), (both, {"encoder/": 2, "decoder/": 3})])
+def test_experts_that_are_all_alike_are_one_feed_forward_half(make: Any, layers: dict[str, int]) -> None:
+    """Gates sum to 1, so that it does not matter whom a router prefers; one that prefers nothing is charged 1 a layer.
+
+    So it is in encoders, and on both sides of an encoder-decoder, of which each has terms of its own.
+    """
+    alone, model = make(), make(experts=E, balance_loss=0.5, router_z_loss=0.25)
+    params = jax.jit(alone.init)(jax.random.key(0))
+    mixed = jax.jit(model.init)(jax.random.key(1))
+    for path in mixed:
+        if "/experts/" in path:
+            one = params[path.replace("/experts/", "/")]
+            mixed[path] = jnp.repeat(one[:, None], E, axis=1)
+        elif path in params:
+            mixed[path] = params[path]
+    routers = [path for path in mixed if "router" in path]
+    tokens, there = jnp.arange(B * T).reshape(B, T) * 5 % 13, jnp.asarray(THERE)
+    wanted, got = (
+        jax.jit(lambda p, m=m: states(m.bind(p), tokens, there))(p) for m, p in ((alone, params), (model, mixed))
+    )
+    kept = THERE.astype(bool)
+    np.testing.assert_allclose(got[kept], wanted[kept], atol=1e-5)
+    with collecting() as terms:
+        states(model.bind({**mixed, **{path: 0 * mixed[path] for path in routers}}), tokens, there)
+    assert len(routers) == len(layers) and set(terms) == {f"{s}{t}" for s in layers for t in ("balance", "router_z")}
+    rows, count = 2, THERE.sum()
+    for stack, number in layers.items():
+        np.testing.assert_allclose(terms[f"{stack}balance"], (number * rows, rows, 0.5), rtol=1e-6)
+        wanted_z = number * count * np.log(E) ** 2
+        np.testing.assert_allclose(terms[f"{stack}router_z"], (wanted_z, count, 0.25), rtol=1e-5)
 
 
 @pytest.mark.parametrize("remat", ["none", "dots"])
