@@ -11,6 +11,7 @@ where a row is outside of its band, or better than the best possible.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from lmlab.data.generated.hmm_source import HMMSource
 from lmlab.losses.mlm import MaskedLM
 from lmlab.training.loop import train
 from lmlab.training.program import Program
+from lmlab.training.run import Run
 
 HERE = Path(__file__).parent
 ERRORS = 3  # standard errors that a model may be below the optimum of its test sequences
@@ -76,6 +78,7 @@ class Row:
       best: the optimum.
       band: how far above it the model may be, nats (PAPERS' accept band where there is one).
       changes: bindings beside the file's.
+      starts: seeds that it is trained from, of which the one with the lowest training loss at the end is measured.
     """
 
     file: str
@@ -83,6 +86,7 @@ class Row:
     best: Callable[[Program, HMMSource], Best]
     band: float
     changes: tuple[str, ...] = ()
+    starts: tuple[int, ...] = (0,)
 
 
 NEXT = "test/nats_per_token"
@@ -93,7 +97,8 @@ ROWS = {
     "gru": Row("gru", NEXT, autoregressive, 0.03),
     "lstm": Row("lstm", NEXT, autoregressive, 0.03),
     "gpt": Row("gpt", NEXT, autoregressive, 0.03),
-    "hmm, Baum-Welch": Row("hmm_em", NEXT, autoregressive, 0.03),
+    # Expectation-maximization ends in local optima.
+    "hmm, Baum-Welch": Row("hmm_em", NEXT, autoregressive, 0.03, starts=(0, 1, 2, 3, 4)),
     "hmm, gradient": Row("hmm_gradient", NEXT, autoregressive, 0.03),
     "bert, masks only": Row("bert", "test/nats", masked, 0.05, ("mlm.keep = 0.0", "mlm.random = 0.0")),
     "bert, 80/10/10": Row("bert", "test/nats", masked, 0.05),
@@ -108,8 +113,8 @@ def main(folder: str, *names: str) -> int:
     outside = 0
     for name in names or ROWS:
         row = ROWS[name]
-        resolved = resolve([str(HERE / f"{row.file}.gin")], ["; ".join(row.changes)])
-        run = train(resolved, Path(folder) / name.replace(", ", "_").replace(" ", "_").replace("/", "_"))
+        runs = [_trained(row, seed, Path(folder) / re.sub(r"\W+", "_", f"{name}_{seed}")) for seed in row.starts]
+        run = min(runs, key=_last_loss)
         found = [record for record in run.metrics() if record["phase"] == "eval"][-1][row.metric]
         total, weight = row.best(run.program, build(run.program.experiment.dataset))
         best = float(total.sum() / weight.sum())
@@ -119,6 +124,15 @@ def main(folder: str, *names: str) -> int:
             outside += 1
             print(f"  {'better than the best possible' if found < best else 'outside of its band'}", flush=True)
     return 1 if outside else 0
+
+
+def _trained(row: Row, seed: int, folder: Path) -> Run:
+    changes = [*row.changes, f"experiment.seed = {seed}"]
+    return train(resolve([str(HERE / f"{row.file}.gin")], ["; ".join(changes)]), folder)
+
+
+def _last_loss(run: Run) -> float:
+    return [record["loss"] for record in run.metrics() if record["phase"] == "train"][-1]
 
 
 def _sequences(source: HMMSource) -> np.ndarray:
