@@ -5,7 +5,9 @@ lmlab attention runs/quickstart 'def main():' --layer 2 --head 1       # one of 
 lmlab attention runs/scan 'I_JUMP' --source 'jump'                     # an encoder-decoder, from target to source
 lmlab attention runs/quickstart 'def main():' --json weights.json      # the numbers themselves
 
-Layers and heads count from 1, the layer next to the embedding. Drawing needs matplotlib: pip install 'lmlab[plot]'.
+Special ids are written by their roles, as the picture shows them: '<classify>It is so.<separator>' is what a BERT with
+pairs of sentences has read. Layers and heads count from 1, the layer next to the embedding. Drawing needs matplotlib:
+pip install 'lmlab[plot]'.
 """
 
 from __future__ import annotations
@@ -21,13 +23,9 @@ import numpy as np
 from lmlab.data.optional import imported
 from lmlab.errors import ConfigError
 from lmlab.evaluation.attention_map import AttentionMap, attention_map
-from lmlab.generation.writing import local
-from lmlab.parallel.mesh import Mesh
+from lmlab.generation.saved import SavedRun
 from lmlab.training.compilation_cache import use_compilation_cache
 from lmlab.training.files import writing
-from lmlab.training.program import Program
-from lmlab.training.run import Run
-from lmlab.training.state import averaged_params
 
 LARGEST = 40.0
 """Inches that a picture is wide or high at most."""
@@ -53,12 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if args.own and args.source is None:
         raise ConfigError("--own is about a target: give its --source, or leave it out.")
     use_compilation_cache()
-    found = Run(args.run)
-    # One device, whatever the run was trained on.
-    program = Program(found.resolved, saved_tokenizer=found.files.saved_tokenizer(), partitioner=Mesh(data=1))
-    state, _ = Run(args.run, program).restore(args.step)
-    params = local(averaged_params(program.partitioner.export(state)))
-    looks = attention_map(program, params, args.text, source=args.source, own=args.own)
+    saved = SavedRun(args.run)
+    looks = attention_map(saved.program, saved.params(args.step), args.text, source=args.source, own=args.own)
     layers, heads = (
         _chosen(name, number, count)
         for name, number, count in zip(("layer", "head"), (args.layer, args.head), looks.weights.shape[:2], strict=True)

@@ -13,12 +13,9 @@ from jax import Array
 
 from lmlab.errors import ConfigError
 from lmlab.generation.samplers import Sample
-from lmlab.generation.writing import Author, local
-from lmlab.parallel.mesh import Mesh
+from lmlab.generation.saved import SavedRun
+from lmlab.generation.writing import Author
 from lmlab.training.compilation_cache import use_compilation_cache
-from lmlab.training.program import Program
-from lmlab.training.run import Run
-from lmlab.training.state import averaged_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +41,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--seed {args.seed}: it must be between 0 and {2**32 - 1}.")
     sampler = Sample(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     use_compilation_cache()
-    found = Run(args.run)
-    # One device, whatever the run was trained on: what is trained on many machines can be sampled on a small one.
-    program = Program(found.resolved, saved_tokenizer=found.files.saved_tokenizer(), partitioner=Mesh(data=1))
-    state, _ = Run(args.run, program).restore(args.step)
-    author = Author(program, sampler)
-    prompts = [args.prompt] * args.count
-    _show(author, local(averaged_params(program.partitioner.export(state))), prompts, args.length, args.seed)
+    saved = SavedRun(args.run)
+    _show(Author(saved.program, sampler), saved.params(args.step), [args.prompt] * args.count, args.length, args.seed)
     return 0
 
 

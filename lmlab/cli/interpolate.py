@@ -12,12 +12,8 @@ import argparse
 from lmlab.errors import ConfigError
 from lmlab.generation.interpolation import Interpolation
 from lmlab.generation.samplers import Sample
-from lmlab.generation.writing import local
-from lmlab.parallel.mesh import Mesh
+from lmlab.generation.saved import SavedRun
 from lmlab.training.compilation_cache import use_compilation_cache
-from lmlab.training.program import Program
-from lmlab.training.run import Run
-from lmlab.training.state import averaged_params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +38,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--seed {args.seed}: it must be between 0 and {2**32 - 1}.")
     sampler = Sample(temperature=args.temperature)
     use_compilation_cache()
-    found = Run(args.run)
-    program = Program(found.resolved, saved_tokenizer=found.files.saved_tokenizer(), partitioner=Mesh(data=1))
+    saved = SavedRun(args.run)
+    program = saved.program
     interpolation, texts = Interpolation(program, sampler), (args.texts[0], args.texts[1])
     interpolation.rows(texts)  # what is wrong with them is said before anything is loaded
-    state, _ = Run(args.run, program).restore(args.step)
-    params = local(averaged_params(program.partitioner.export(state)))
+    params = saved.params(args.step)
     length = args.length or program.experiment.seq_len
     written = interpolation.write(
         params, texts, steps=args.steps, length=length, spherical=args.spherical, seed=args.seed

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("lmlab.cli.train", "train a configuration, or go on with a run that was left unfinished"),
     "eval": ("lmlab.cli.eval", "measure a run's checkpoint"),
     "generate": ("lmlab.cli.generate", "sample text from a run"),
+    "fill": ("lmlab.cli.fill", "fill the masks in a text, by a run of an encoder"),
     "neighbours": ("lmlab.cli.neighbours", "show the words nearest to a word, by a run's vectors"),
     "analogy": ("lmlab.cli.analogy", "answer 'A is to B as C is to ...?' by a run's vectors"),
     "attention": ("lmlab.cli.attention", "draw what a run's attention looks at in a text"),

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmlab.contracts import Memory
-from lmlab.errors import ConfigError, DataError
-from lmlab.generation.writing import positions
+from lmlab.errors import ConfigError
+from lmlab.generation.saved import ids_of_text
 from lmlab.nn.transformer import Looks
 
 if TYPE_CHECKING:
@@ -80,16 +80,16 @@ def attention_map(
     if isinstance(model, AttendsToItself):
         if source is not None:
             raise ConfigError(f"the model '{name}' reads one text: leave --source out.")
-        ids = _ids(program, text)
+        ids = ids_of_text(program, text)
         return _map(program, ids, ids, _run(program, params, lambda model: model.attention_weights(ids[None])))
     if not isinstance(model, AttendsToSource):
         raise ConfigError(f"the model '{name}' has no attention weights to show.")
     if source is None:
         if not hasattr(model, "source_attention_weights"):
             raise ConfigError(f"the model '{name}' looks from a target at its source: give it by --source.")
-        ids = _ids(program, text, behind=True)
+        ids = ids_of_text(program, text, behind=True)
         return _map(program, ids, ids, _run(program, params, lambda model: model.source_attention_weights(ids[None])))
-    target, told = _ids(program, text, before=True), _ids(program, source, behind=True)
+    target, told = ids_of_text(program, text, before=True), ids_of_text(program, source, behind=True)
     looks: Looks = _run(
         program, params, lambda model: model.target_attention_weights(target[None], model.encode_source(told[None]))
     )
@@ -106,27 +106,6 @@ def _map(program: Program, reading: np.ndarray, read: np.ndarray, weights: Array
         raise ConfigError(f"the model '{program.experiment.model.name}' has no such attention.")
     labels = (labels_of(program.tokenizer, ids) for ids in (reading, read))
     return AttentionMap(np.asarray(weights[:, 0].astype(jnp.float32)), *labels)
-
-
-def _ids(program: Program, text: str, *, before: bool = False, behind: bool = False) -> Int[np.ndarray, " T"]:
-    """The ids of a text, an end of text before or behind it, as the features of pairs have sources and targets."""
-    end = [program.tokenizer.end_of_text if program.tokenizer else 0]
-    if program.tokenizer is not None:
-        ids = np.asarray(program.tokenizer.encode(text), np.int32)
-    elif all(word.isdecimal() and int(word) < program.data.vocab for word in text.split()):
-        ids = np.array(text.split(), np.int32)
-    else:
-        raise DataError(
-            f"{text!r}: this run's data are ids without a tokenizer, so that a text is numbers from 0 to "
-            f"{program.data.vocab - 1} with spaces between them."
-        )
-    if not len(ids):
-        raise DataError(f"there is no token in {text!r}.")
-    ids = np.concatenate([end * before, ids, end * behind]).astype(np.int32)
-    limit = positions(program.model)
-    if limit is not None and len(ids) > limit:
-        raise ConfigError(f"the text has {len(ids)} tokens, and the model positions for {limit}. Give a shorter one.")
-    return ids
 
 
 def labels_of(tokenizer: Tokenizer | None, ids: Int[np.ndarray, " T"]) -> tuple[str, ...]:

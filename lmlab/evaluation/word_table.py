@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmlab.errors import ConfigError, DataError
-from lmlab.generation.writing import local
-from lmlab.parallel.mesh import Mesh
+from lmlab.generation.saved import SavedRun
 from lmlab.registry import near_names
-from lmlab.training.program import Program
-from lmlab.training.run import Run
-from lmlab.training.state import averaged_params
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -106,13 +102,10 @@ def open_table(folder: str, step: int | None = None, table: str | None = None) -
     Raises:
       ConfigError: the model has no such table.
     """
-    found = Run(folder)
-    # One device, whatever the run was trained on.
-    program = Program(found.resolved, saved_tokenizer=found.files.saved_tokenizer(), partitioner=Mesh(data=1))
+    saved = SavedRun(folder)
+    program = saved.program
     path = table_of(program.model, program.data.vocab, program.experiment.model.name, table)
-    state, _ = Run(folder, program).restore(step)
-    vectors = local(averaged_params(program.partitioner.export(state)))[path]
-    return WordTable(np.asarray(vectors), program.tokenizer, program.data.special_ids.values())
+    return WordTable(np.asarray(saved.params(step)[path]), program.tokenizer, program.data.special_ids.values())
 
 
 def table_of(model: Any, vocab: int, name: str, wanted: str | None = None) -> str:
