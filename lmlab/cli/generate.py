@@ -2,6 +2,7 @@
 
 lmlab generate runs/quickstart --prompt 'def main' --temperature 0.8 --count 3
 lmlab generate runs/scan --prompt 'jump twice' --temperature 0      # an encoder-decoder: the prompt is the source
+lmlab generate runs/scan --prompt 'jump twice' --beams 4 --count 2  # the two best that a beam search finds
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the most probable token (default: 1)")
     parser.add_argument("--top-k", type=int, help="draw from the K most probable tokens only")
     parser.add_argument("--top-p", type=float, help="draw from the fewest tokens whose probabilities reach P only")
+    parser.add_argument("--beams", type=int, metavar="K", help="search with K beams for what is most probable, instead "
+                        "of drawing; the --count best are shown, each with its log-probability in nats")  # fmt: skip
+    parser.add_argument("--length-penalty", type=float, default=1.0, metavar="A", help="of --beams: rank by log p / "
+                        "length^A (default: 1)")  # fmt: skip
     parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the newest)")
 
 
@@ -39,11 +44,30 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} {getattr(args, name)}: it must be at least 1.")
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: it must be between 0 and {2**32 - 1}.")
+    drawn = [name for name in ("top_k", "top_p") if getattr(args, name) is not None]
+    if args.beams is not None and (drawn or args.temperature != 1):
+        name = drawn[0].replace("_", "-") if drawn else "temperature"
+        raise ConfigError(f"--beams draws nothing: leave --{name} out.")
+    if args.beams is not None and not 1 <= args.count <= args.beams:
+        raise ConfigError(f"--beams {args.beams} finds as many texts: set --count to between 1 and that.")
     sampler = Sample(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     use_compilation_cache()
     saved = SavedRun(args.run)
+    if args.beams is not None:
+        _show_best(Author(saved.program, sampler), saved.params(args.step), args)
+        return 0
     _show(Author(saved.program, sampler), saved.params(args.step), [args.prompt] * args.count, args.length, args.seed)
     return 0
+
+
+def _show_best(author: Author, params: Mapping[str, Array], args: argparse.Namespace) -> None:
+    """Writes the best texts that a beam search finds, the best first."""
+    found = author.search(
+        params, args.prompt, length=args.length, beams=args.beams, length_penalty=args.length_penalty
+    )  # fmt: skip
+    for number, (text, one) in enumerate(found[: args.count], start=1):
+        print(f"--- {number}: {one.log_probability:.3f} nats, score {one.score:.4f} ---")
+        print(f"{args.prompt}{author.between}{text}", flush=True)
 
 
 def _show(author: Author, params: Mapping[str, Array], prompts: list[str], length: int, seed: int) -> None:

@@ -90,16 +90,16 @@ class Decoder:
           One int32 array per row (empty while a longer prompt is read, and after the row's end), without
           `end_of_text`.
         """
-        rows = [self._opening(prompt) for prompt in prompts]
+        rows = [opening(prompt, self.end_of_text) for prompt in prompts]
         starts = np.array([len(row) for row in rows], np.int32)
         ends = starts + np.int32(length)
         tokens = np.zeros((len(rows), int(ends.max())), np.int32)
-        for row, opening in zip(tokens, rows, strict=True):
-            row[: len(opening)] = opening
+        for row, given in zip(tokens, rows, strict=True):
+            row[: len(given)] = given
         time, capacity = int(starts.min()) - 1, tokens.shape[1]
         state = self._begin(*jax.device_put((tokens, starts, ends, np.int32(time), np.uint32(seed))))
         if sources is not None:
-            state = state._replace(memory=self._encode(params, *jax.device_put(_padded(sources))))
+            state = state._replace(memory=self._encode(params, *jax.device_put(padded(sources))))
         limit, view = self.limit or capacity, -1
         while time < capacity - 1:
             start = first_in_view(time, limit)
@@ -134,14 +134,6 @@ class Decoder:
         for chunk in self.stream(params, prompts, length=length, seed=seed, sources=sources):
             joined = [np.concatenate(pair) for pair in zip(joined, chunk, strict=True)]
         return joined
-
-    def _opening(self, prompt: np.ndarray) -> np.ndarray:
-        """The prompt, or what stands before every document where it is empty."""
-        if len(prompt):
-            return np.asarray(prompt, np.int32)
-        if self.end_of_text is None:
-            raise DataError("an empty prompt, and no tokenizer that says how a document begins: give token ids.")
-        return np.array([self.end_of_text], np.int32)
 
     def _fresh(self, row: np.ndarray, span: range) -> np.ndarray:
         """The row's tokens in `span`, up to its end of text."""
@@ -261,7 +253,16 @@ def begin(
     return Decoding(tokens, start, end, done=start >= end, time=time, keys=keys, cache=None, memory=None)
 
 
-def _padded(sources: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def opening(prompt: np.ndarray, end_of_text: int | None) -> np.ndarray:
+    """The prompt, or what stands before every document where it is empty; DataError where that is not known."""
+    if len(prompt):
+        return np.asarray(prompt, np.int32)
+    if end_of_text is None:
+        raise DataError("an empty prompt, and no tokenizer that says how a document begins: give token ids.")
+    return np.array([end_of_text], np.int32)
+
+
+def padded(sources: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Sources as ids with zeros behind, and 1 where there is one, (B, S) each."""
     lengths = np.array([len(source) for source in sources])
     there = np.arange(max(lengths.max(initial=0), 1)) < lengths[:, None]

@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 
 from lmlab.contracts import CausalLM, EncoderDecoder
 from lmlab.errors import ConfigError
+from lmlab.generation.beam import BeamSearch, Hypothesis
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.text import TextStream
 
@@ -69,11 +70,7 @@ class Author:
           DataError: the tokenizer cannot encode a prompt.
           ConfigError: a prompt without a tokenizer is not made of ids.
         """
-        ids, sources = [self._ids(prompt) for prompt in prompts], None
-        if self._told:
-            end = [0] if self.tokenizer is None else [self.tokenizer.end_of_text]
-            # It stands behind every source and before every target, as in the features of pairs.
-            ids, sources = [np.array(end)] * len(ids), [np.append(source, end) for source in ids]
+        ids, sources = self._rows(prompts)
         texts = [self._text_stream() for _ in prompts]
         for chunk in self._decoder.stream(params, ids, length=length, seed=seed, sources=sources):
             yield [text.feed(row) for text, row in zip(texts, chunk, strict=True)]
@@ -83,6 +80,29 @@ class Author:
         """The continuation of every prompt, whole; see `stream`."""
         chunks = self.stream(params, prompts, length=length, seed=seed)
         return ["".join(row) for row in zip(*chunks, strict=True)]
+
+    def search(
+        self, params: Mapping[str, Array], prompt: str, *, length: int, beams: int, length_penalty: float
+    ) -> list[tuple[str, Hypothesis]]:
+        """The best continuations that a beam search finds, the best first; see `BeamSearch`. Nothing is drawn."""
+        decoder = self._decoder
+        search = BeamSearch(
+            decoder.model, beams=beams, length_penalty=length_penalty, end_of_text=decoder.end_of_text,
+            limit=decoder.limit,
+        )  # fmt: skip
+        ids, sources = self._rows([prompt])
+        (found,) = search.search(params, ids, length=length, sources=sources)
+        texts = [self._text_stream() for _ in found]
+        return [(text.feed(one.tokens) + text.finish(), one) for text, one in zip(texts, found, strict=True)]
+
+    def _rows(self, prompts: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """What is continued, and the sources that it is a target of."""
+        ids = [self._ids(prompt) for prompt in prompts]
+        if not self._told:
+            return ids, None
+        end = [0] if self.tokenizer is None else [self.tokenizer.end_of_text]
+        # It stands behind every source and before every target, as in the features of pairs.
+        return [np.array(end)] * len(ids), [np.append(source, end) for source in ids]
 
     def _text_stream(self) -> _Stream:
         return _Numbers() if self.tokenizer is None else TextStream(self.tokenizer.token_bytes())

@@ -18,6 +18,7 @@ from jax import Array
 
 from lmlab.config import parameters
 from lmlab.contracts import CausalLM, CountedLM, EncoderDecoder, LatentLM, TokenEncoder
+from lmlab.generation.beam import BeamSearch
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.generation.writing import positions
@@ -218,6 +219,38 @@ def decodes_as_it_reads(tiny: Tiny) -> None:
         assert_close(chosen, found.max(axis=1))
 
 
+def searches_as_it_reads(tiny: Tiny) -> None:
+    """The log-probability of what a beam search finds is that of reading it: each beam has its own cache.
+
+    Prompts are of different lengths; an encoder-decoder's sources are, too.
+    """
+    program = tiny.program()
+    params, draw = moved(program.model), np.random.default_rng(29)
+    if not isinstance(program.abstract_model, CausalLM | EncoderDecoder):
+        raise SkipTest("neither a CausalLM nor an EncoderDecoder")
+    told = not isinstance(program.abstract_model, CausalLM)
+    prompts, sources = (
+        [draw.integers(1, program.data.vocab, n).astype(np.int32) for n in lengths] for lengths in ((1, 3), (3, 1))
+    )
+    search = BeamSearch(program.model, beams=3, end_of_text=0, limit=positions(program.model))
+    found = search.search(params, prompts, length=3, sources=sources if told else None)
+
+    @jax.jit
+    def log_p(tokens: Array, source: Array) -> Array:
+        model = program.model.bind(params)
+        states = model.decode(tokens, model.encode_source(source)) if told else model.hidden(tokens)
+        return jax.nn.log_softmax(model.project(states[0]))
+
+    for prompt, source, hypotheses in zip(prompts, sources, found, strict=True):
+        assert hypotheses
+        for tokens, total, score in hypotheses:
+            whole = np.concatenate([prompt, tokens, [0] * (len(tokens) < 3)]).astype(np.int32)
+            padded = np.pad(whole, (0, T - len(whole)))[None]
+            each = np.asarray(log_p(padded, source[None] if told else padded))[0, np.arange(len(whole) - 1), whole[1:]]
+            assert_close(np.float32(total), each[len(prompt) - 1 :].sum())
+            assert_close(np.float32(score), np.float32(total / (len(whole) - len(prompt))))
+
+
 def keeps_documents_apart(tiny: Tiny) -> None:
     """Two documents packed into a row have the states that each has in a row of its own."""
     program = tiny.program()
@@ -345,6 +378,7 @@ LAWS = (
     sees_both_sides,
     never_reads_padding,
     decodes_as_it_reads,
+    searches_as_it_reads,
     keeps_documents_apart,
     drops_by_row,
     unrolled_is_scanned,

@@ -44,4 +44,13 @@ def test_targets_are_learned_measured_and_written(tmp_path, capfd) -> None:
     capfd.readouterr()
     assert main(["generate", str(run.folder), "--prompt", "three one", "--temperature", "0", "--length", "5"]) == 0
     assert capfd.readouterr().out.split() == ["three", "one", "ONE", "THREE"]
+    searched = ["generate", str(run.folder), "--prompt", "three one", "--beams", "3", "--length", "5"]
+    assert main([*searched, "--count", "2"]) == 0
+    first, said, written, second, *_ = capfd.readouterr().out.splitlines()
+    assert (said, written.strip()) == ("three one", "ONE THREE")
+    shares = [float(line.split()[2]) for line in (first, second)]  # log p of each
+    assert 0 >= shares[0] > shares[1]
+    for given, message in ((["--temperature", "0"], "leave --temperature out"), (["--count", "4"], "--beams 3 finds")):
+        assert main([*searched, *given]) == 2
+        assert message in capfd.readouterr().err
     assert (run.folder / "samples" / "250.txt").read_text().split("---")[-1].split() == ["one", "two", "TWO", "ONE"]
