@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the most probable token (default: 1)")
     parser.add_argument("--top-k", type=int, help="draw from the K most probable tokens only")
     parser.add_argument("--top-p", type=float, help="draw from the fewest tokens whose probabilities reach P only")
+    parser.add_argument("--min-p", type=float, help="draw only from tokens at least P times as probable as the most "
+                        "probable one")  # fmt: skip
     parser.add_argument("--beams", type=int, metavar="K", help="search with K beams for what is most probable, instead "
                         "of drawing; the --count best are shown, each with its log-probability in nats")  # fmt: skip
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="A", help="of --beams: rank by log p / "
@@ -44,13 +46,13 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} {getattr(args, name)}: it must be at least 1.")
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: it must be between 0 and {2**32 - 1}.")
-    drawn = [name for name in ("top_k", "top_p") if getattr(args, name) is not None]
+    drawn = [name for name in ("top_k", "top_p", "min_p") if getattr(args, name) is not None]
     if args.beams is not None and (drawn or args.temperature != 1):
         name = drawn[0].replace("_", "-") if drawn else "temperature"
         raise ConfigError(f"--beams draws nothing: leave --{name} out.")
     if args.beams is not None and not 1 <= args.count <= args.beams:
         raise ConfigError(f"--beams {args.beams} finds as many texts: set --count to between 1 and that.")
-    sampler = Sample(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+    sampler = Sample(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p)
     use_compilation_cache()
     saved = SavedRun(args.run)
     if args.beams is not None:

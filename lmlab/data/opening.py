@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,18 +59,19 @@ def open_data(
       ConfigError: the dataset, the tokenizer and the loss do not fit.
       DataError: a corpus that cannot serve.
     """
+    facts: dict[str, Any] = {
+        "packing": packing,
+        "seq_len": seq_len,
+        "source_len": source_len,
+        "overlong": overlong,
+        "unseen_label": unseen_label,
+        "buckets": list(buckets),
+        "global_batch_size": global_batch_size,
+        "seed": seed,
+        "max_examples": max_examples,
+    }
     if isinstance(dataset, Tasks):
-        one = functools.partial(
-            open_data, seq_len=seq_len, source_len=source_len, packing=packing, overlong=overlong,
-            unseen_label=unseen_label, global_batch_size=global_batch_size, seed=seed, max_examples=max_examples,
-        )  # fmt: skip
-        if packing == "contiguous" or buckets:
-            chosen = "buckets" if buckets else "packing = 'contiguous'"
-            raise ConfigError(f"experiment.{chosen} is for one dataset; 'tasks' has {len(dataset.datasets)}. Unset it.")
-        fitted = _fitted(tokenizer, _parts(dataset), max_examples, saved_tokenizer)
-        if tokenizer is not None and fitted is not None:  # else each dataset brings the one that all were made with
-            one = functools.partial(one, saved_tokenizer=fitted.to_json())
-        return _open_tasks(dataset, functools.partial(one, tokenizer=tokenizer), reads, of_loss)
+        return _open_tasks(dataset, tokenizer, facts, reads, of_loss, saved_tokenizer)
     assert isinstance(reads, type) and not isinstance(of_loss, Sequence), "one dataset is read by one loss"
     parts = _parts(dataset)
     for part in parts:
@@ -97,36 +97,37 @@ def open_data(
 
     widths = _widths(buckets, max(seq_len, source_len or 0)) if buckets else ()
     made = _Opened(dataset, parts, setting, reads, max_examples, widths, global_batch_size)
-    facts = {
-        "packing": packing,
-        "seq_len": seq_len,
-        "source_len": source_len,
-        "overlong": overlong,
-        "unseen_label": unseen_label,
-        "buckets": list(buckets),
-        "global_batch_size": global_batch_size,
-        "seed": seed,
-        "max_examples": max_examples,
-        **({"of_loss": dict(of_loss)} if of_loss else {}),
-    }
+    if of_loss:
+        facts["of_loss"] = dict(of_loss)
     return Data(name_of(dataset), dataset, setting, made.rows, facts)
 
 
 def _open_tasks(
     dataset: Tasks,
-    one: Callable[..., Data],
+    tokenizer: Tokenizer | None,
+    settings: Mapping[str, Any],
     reads: type | Sequence[type],
     of_loss: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+    saved: Mapping[str, Any] | None,
 ) -> JointData:
-    """Each of the datasets, opened by `one` for its loss."""
+    """Each of the datasets, opened for its loss, with a tokenizer that is fitted on all of them."""
     count = len(dataset.datasets)
+    if settings["packing"] == "contiguous" or settings["buckets"]:
+        chosen = "buckets" if settings["buckets"] else "packing = 'contiguous'"
+        raise ConfigError(f"experiment.{chosen} is for one dataset; 'tasks' has {count}. Unset it.")
+    fitted = _fitted(tokenizer, _parts(dataset), settings["max_examples"], saved)
+    if tokenizer is not None and fitted is not None:  # else each dataset brings the one that all were made with
+        saved = fitted.to_json()
     each = [reads] * count if isinstance(reads, type) else reads
     told = of_loss if isinstance(of_loss, Sequence) else [of_loss] * count
-    asked = zip(dataset.datasets, each, told, strict=True)
-    return JointData(name_of(dataset), [one(part, reads=kind, of_loss=numbers) for part, kind, numbers in asked])
+    opened: list[Any] = [
+        open_data(part, tokenizer, **settings, reads=kind, of_loss=numbers, saved_tokenizer=saved)
+        for part, kind, numbers in zip(dataset.datasets, each, told, strict=True)
+    ]
+    return JointData(name_of(dataset), opened)
 
 
-def _parts(dataset: Dataset) -> tuple[Dataset, ...]:
+def _parts(dataset: Any) -> tuple[Dataset, ...]:
     """The datasets whose examples become rows."""
     if isinstance(dataset, Tasks):
         return tuple(part for task in dataset.datasets for part in _parts(task))

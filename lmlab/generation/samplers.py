@@ -32,20 +32,23 @@ class Greedy:
 @samplers.register("sample")
 @dataclass(frozen=True)
 class Sample:
-    """A random token: temperature first, then the `top_k` best, then the nucleus of mass `top_p` among those.
+    """A random token: temperature, then the `top_k` best, the nucleus of mass `top_p` among them, and `min_p` of those.
 
-    `temperature` and `top_p` may be tracers; `top_k` decides shapes and may not.
+    `temperature`, `top_p` and `min_p` may be tracers; `top_k` decides shapes and may not.
 
     Args:
       temperature: divides the logits; 0 is greedy, 1 the model's own distribution.
       top_k: keep only so many tokens (those that equal the last of them stay too); None keeps all.
       top_p: keep the fewest tokens whose probabilities reach this (nucleus sampling, Holtzman et al. 2020,
         arXiv:1904.09751), always at least one; None keeps all.
+      min_p: keep the tokens that are at least so many times as probable as the most probable one (Nguyen et al. 2024,
+        arXiv:2407.01082); None keeps all.
     """
 
     temperature: NonNegative = 1.0
     top_k: Count | None = None
     top_p: Annotated[float, Within(above=0, at_most=1)] | None = None
+    min_p: Annotated[float, Within(at_least=0, at_most=1)] | None = None
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
@@ -54,6 +57,8 @@ class Sample:
             raise ConfigError(f"sample.temperature is {self.temperature}: it must be at least 0 (0 is greedy).")
         if isinstance(self.top_p, int | float) and not 0 < self.top_p <= 1:
             raise ConfigError(f"sample.top_p is {self.top_p}: it must be in (0, 1], or None to keep every token.")
+        if isinstance(self.min_p, int | float) and not 0 <= self.min_p <= 1:
+            raise ConfigError(f"sample.min_p is {self.min_p}: it must be in [0, 1], or None to keep every token.")
 
     def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
         """One drawn id per row, int32; row b depends on `logits[b]` and `keys[b]` only."""
@@ -64,6 +69,8 @@ class Sample:
             tempered = keep_top_k(tempered, self.top_k)
         if self.top_p is not None:
             tempered = keep_top_p(tempered, self.top_p)
+        if self.min_p is not None:  # the best one's logit is 0
+            tempered = jnp.where(tempered >= jnp.log(self.min_p), tempered, EXCLUDED)
         drawn = jax.vmap(jax.random.categorical)(keys, tempered)
         return jnp.where(self.temperature > 0, drawn, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
 

@@ -19,9 +19,10 @@ AT_ONCE = {
     of_losses.sums_over_rows_add_up,
 }
 EXPENSIVE = {*of_runs.STEP_LAWS, *of_runs.RUN_LAWS, *of_runs.EVALUATOR_LAWS}
+PARTS = {"mlm_distillation", "span_corruption"}
+"""Losses whose sums are those of others, which are checked at once: of `mlm` and `distillation`, and of `seq2seq`."""
 HELD_TO_ALL = {
-    "gpt", "autoregressive", "random_tokens", "text_files", "mixture", "bytes", "adamw", "mesh", "pmap", "perplexity",
-    "held_out", "samples", "console",
+    "gpt", "autoregressive", "text_files", "mixture", "adamw", "mesh", "pmap", "perplexity", "held_out", "samples",
 }  # fmt: skip
 """Some of every kind; `example_bigram` of the plug-in example beside them."""
 
@@ -36,7 +37,8 @@ def is_long(item):
     check = item.callspec.params.get("check") if hasattr(item, "callspec") else None
     if isinstance(check, Check):
         if check.entry.kind in ("model", "loss"):
-            return check.law not in AT_ONCE and check.entry.name not in HELD_TO_ALL
+            at_once = check.law in AT_ONCE and not (check.law in of_losses.LAWS and check.entry.name in PARTS)
+            return not at_once and check.entry.name not in HELD_TO_ALL
         return check.law in EXPENSIVE and check.entry.name not in HELD_TO_ALL
     law = next((law for law in EXPENSIVE if item.name.endswith(law.__name__)), None)
     return law is not None and "bigram" not in item.name

@@ -116,8 +116,7 @@ def test_another_order_of_the_datasets_is_another_pipeline() -> None:
     assert one != opened((texts(), labelled()), READS[::-1]).train.fingerprint()
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
-def test_the_gradient_is_the_weighted_sum_of_each_loss_on_its_own_dataset(microbatches: int) -> None:
+def test_the_gradient_is_the_weighted_sum_of_each_loss_on_its_own_dataset() -> None:
     made = program()
     recipe = dataclasses.replace(made.recipe, optimizer=SGD(1.0), clip_norm=None)
     state = jax.jit(make_init(recipe))(made.key)
@@ -138,7 +137,7 @@ def test_the_gradient_is_the_weighted_sum_of_each_loss_on_its_own_dataset(microb
 
     gradient = jax.jit(jax.grad(minimised))(state.params)
     whole = jax.tree.map(jnp.asarray, made.data.train.batch(0))
-    after, _ = jax.jit(make_step(recipe, microbatches=microbatches))(state, whole)
+    after, _ = jax.jit(make_step(recipe, microbatches=2))(state, whole)
     for path, leaf in gradient.items():
         np.testing.assert_allclose(state.params[path] - after.params[path], leaf, atol=2e-6, err_msg=path)
         assert np.any(leaf), path

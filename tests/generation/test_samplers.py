@@ -67,6 +67,24 @@ def test_the_nucleus_is_taken_among_the_top_k():
     assert set(draw(Sample(top_k=2, top_p=0.5))) == {0}
 
 
+@pytest.mark.parametrize(
+    ("temperature", "p", "kept"),
+    [
+        (1.0, 0.0, range(V)),
+        (1.0, 0.15, [0, 2, 4, 5, 1]),
+        (1.0, 0.6, [0, 2, 4]),
+        (2.0, 0.6, [0, 2, 4, 5]),
+        (1.0, 1.0, [0]),
+    ],
+)
+def test_min_p_keeps_what_is_so_many_times_as_probable_as_the_best(temperature, p, kept):
+    tempered = LOGITS / temperature
+    np.testing.assert_array_equal(sorted(kept), np.flatnonzero(np.exp(tempered - tempered.max()) >= p))
+    expected = softmax(np.where(np.isin(np.arange(V), list(kept)), tempered, -np.inf))
+    assert np.abs(frequencies(draw(Sample(temperature=temperature, min_p=p))) - expected).max() < 0.03
+    assert set(draw(Sample(temperature=temperature, min_p=p), 300)) <= set(kept)
+
+
 def test_traced_top_p_and_temperature_are_one_program_for_all_values():
     logits = jnp.asarray(np.random.default_rng(1).normal(size=(5, V)), jnp.float32)
     keys = jax.random.split(jax.random.key(1), 5)
@@ -84,7 +102,16 @@ def test_a_row_depends_on_its_own_logits_and_key_only():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"top_k": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"temperature": float("nan")}]
+    "wrong",
+    [
+        {"top_k": 0},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"temperature": float("nan")},
+    ],
 )
 def test_impossible_numbers_are_refused_by_name(wrong):
     with pytest.raises(ConfigError, match=f"sample.{next(iter(wrong))}"):

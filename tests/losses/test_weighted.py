@@ -60,13 +60,12 @@ def test_the_gradient_is_the_sum_of_the_parts_own_however_the_batch_is_split() -
         return sum(shares[name] * mean for name, mean in found.items()), found
 
     gradient, each = jax.jit(jax.grad(means, has_aux=True))(state.params)
-    for microbatches in (1, 2):
-        after, metrics = jax.jit(make_step(recipe, microbatches=microbatches))(state, batch)
-        for path, leaf in gradient.items():
-            size = 1 + np.abs(leaf).max()  # vectors near 0 are told apart with steep gradients
-            np.testing.assert_allclose(state.params[path] - after.params[path], leaf, atol=2e-6 * size, err_msg=path)
-        for name, mean in each.items():
-            np.testing.assert_allclose(np.divide(*metrics[f"{name}/loss"]), mean, rtol=1e-5)
+    after, metrics = jax.jit(make_step(recipe, microbatches=2))(state, batch)
+    for path, leaf in gradient.items():
+        size = 1 + np.abs(leaf).max()  # vectors near 0 are told apart with steep gradients
+        np.testing.assert_allclose(state.params[path] - after.params[path], leaf, atol=2e-6 * size, err_msg=path)
+    for name, mean in each.items():
+        np.testing.assert_allclose(np.divide(*metrics[f"{name}/loss"]), mean, rtol=1e-5)
     heads = {path.split("/")[1] for path in gradient if path.startswith("task_head/")}
     assert heads == {"classification_0", "classification_2"}
     assert all(np.any(leaf) for path, leaf in gradient.items() if path.startswith("task_head/"))

@@ -59,7 +59,9 @@ def compiled(name: str) -> Any:
     return read
 
 
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(
+    params=["vaswani", "t5", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("pre_norm", "rotary"))]
+)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -83,6 +85,7 @@ def test_it_never_looks_ahead_nor_at_padding_but_at_all_of_the_source(name: str)
         assert (np.abs(changed - states).max(-1) > 1e-5)[sees].all()
 
 
+@pytest.mark.long
 def test_encoder_and_decoder_drop_differently_but_by_row() -> None:
     model = model_of("vaswani", dropout=0.4)
     params, keys = moved(model), jax.random.split(jax.random.key(3), B)

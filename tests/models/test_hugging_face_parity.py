@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lmlab.generation.beam import BeamSearch
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.models.bert import BERT
@@ -178,6 +179,25 @@ def test_greedy_continuations(name: str) -> None:
             pad_token_id=0,
         )  # fmt: skip
         np.testing.assert_array_equal(mine_row, theirs_row[0, len(prompt) :].numpy())
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("name", ["gpt2", "llama with grouped queries"])
+def test_beam_search(name: str, penalty: float) -> None:
+    """All that is kept, its scores and its order, to the last token that may be written."""
+    theirs, mine, params = CAUSAL[name]()
+    prompts, end = [ids()[0, :4], ids()[1, :1], ids()[2, :3]], 5
+    search = BeamSearch(mine, beams=4, length_penalty=penalty, end_of_text=end, limit=T)
+    for prompt, found in zip(prompts, search.search(params, prompts, length=7), strict=True):
+        given = torch.tensor(prompt[None])
+        wanted = theirs.generate(
+            given, attention_mask=torch.ones_like(given), do_sample=False, num_beams=4, num_return_sequences=4,
+            max_new_tokens=7, eos_token_id=end, pad_token_id=0, length_penalty=penalty, early_stopping="never",
+            return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+        np.testing.assert_allclose([one.score for one in found], wanted.sequences_scores, atol=1e-4)
+        for one, row in zip(found, wanted.sequences[:, len(prompt) :].tolist(), strict=True):
+            assert one.tokens.tolist() == (row[: row.index(end)] if end in row else row)
 
 
 def test_gradients_of_gpt2() -> None:

@@ -161,7 +161,11 @@ def assert_near(got: jax.Array, wanted: np.ndarray) -> None:
     np.testing.assert_allclose(got, wanted, atol=2e-4 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+LONG = ("sinusoidal, grouped, swiglu", "none, parallel, geglu")
+"""What `pytest -m long` looks at: the others have each option but these, and these are simple ones."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in OPTIONS])
 def test_decoders(name: str) -> None:
     """Read at once, in pieces with a cache, and with a prefix that all see."""
     options = OPTIONS[name]

@@ -19,7 +19,8 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("name", ["seqgan", pytest.param("gumbel_short", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["seqgan", "gumbel_short"])
 def test_each_update_changes_its_own_half_in_its_own_steps(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     phases = "MLE = 2; PRETRAINED = 4; ROUND = 2; experiment.steps = 8"

@@ -15,18 +15,26 @@ from lmlab.data.prepared import Request, prepare
 from lmlab.errors import DataError
 
 
-@pytest.fixture
-def request_(tmp_path):
-    (tmp_path / "corpus.txt").write_text("".join(f"line {i} of it\n" for i in range(30_000)))
-    text = f"text_files.train = '{tmp_path / 'corpus.txt'}'; text_files.documents = 'line'"
+@pytest.fixture(scope="module")
+def request_(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "corpus.txt").write_text("".join(f"line {i} of it\n" for i in range(30_000)))
+    text = f"text_files.train = '{folder / 'corpus.txt'}'; text_files.documents = 'line'"
     dataset = resolve([], [text], root="text_files").spec
     return Request(dataset, resolve([], root="characters").spec, shard_size=100_000)
 
 
+@pytest.fixture(scope="module")
+def whole_store(request_, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores") / "store"
+    prepare(request_, folder, lambda line: None)
+    return folder
+
+
 @pytest.fixture
-def store(request_, tmp_path):
-    prepare(request_, tmp_path / "store", lambda line: None)
-    return tmp_path / "store"
+def store(whole_store, tmp_path):
+    """One to be damaged."""
+    return shutil.copytree(whole_store, tmp_path / "store")
 
 
 def files(folder):
@@ -116,7 +124,7 @@ except LmlabError as error:
 """
 
 
-@pytest.mark.parametrize(("room", "examples"), [(100, 0), (50_000, 0), (50_000, 1)])
+@pytest.mark.parametrize(("room", "examples"), [pytest.param(100, 0, marks=pytest.mark.long), (50_000, 0), (50_000, 1)])
 def test_a_full_disk(request_, tmp_path, room, examples):
     from lmlab.config import spec_to_json
 
