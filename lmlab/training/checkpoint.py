@@ -36,7 +36,7 @@ Tree = TypeVar("Tree")
 # What fails in orbax reaches the caller as an exception; its own reports of that, with tracebacks, are not for people.
 logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
 # Of several arrays that cannot be written, one is reported so; asyncio shows the others when they are collected.
-logging.getLogger("asyncio").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.getMessage())
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
 def _report(unraisable: Any, then: Callable[[Any], None] = sys.unraisablehook) -> None:
