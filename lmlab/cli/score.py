@@ -41,9 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("there is no text to score: give one, or --file.")
     use_compilation_cache()
     saved = SavedRun(args.run)
-    scores = score_texts(
-        saved.program, saved.params(args.step), texts, source=args.source, whole=not args.open
-    )  # fmt: skip
+    scores = score_texts(saved.program, saved.params(args.step), texts, source=args.source, whole=not args.open)
     found = list(zip(texts, scores, strict=True))
     if args.best is not None:
         found = sorted(found, key=lambda pair: pair[1].nats)[: args.best]

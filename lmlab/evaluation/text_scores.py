@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -58,6 +58,23 @@ def score_texts(
         longer than the model can read.
       DataError: there is no token in a text.
     """
+    _check(program, source)
+    end = [0 if program.tokenizer is None else program.tokenizer.end_of_text] * whole
+    rows = [np.append(ids_of_text(program, text, before=True), end).astype(np.int32) for text in texts]
+    measure = _measure(program, None if source is None else ids_of_text(program, source, behind=True))
+    found: list[float] = []
+    longest = max(map(len, rows))
+    for first in range(0, len(rows), ROWS):
+        some = rows[first : first + ROWS]
+        ids, there = np.zeros((2, ROWS, longest), np.int32)
+        for at, row in enumerate(some):
+            ids[at, : len(row)], there[at, : len(row)] = row, 1
+        found += np.asarray(measure(params, ids, there), np.float64)[: len(some)].tolist()
+    return [TextScore(nats, len(row) - 1) for nats, row in zip(found, rows, strict=True)]
+
+
+def _check(program: Program, source: str | None) -> None:
+    """ConfigError unless the model writes from left to right, and has a source just where it needs one."""
     model, name = program.abstract_model, program.experiment.model.name
     told = isinstance(model, EncoderDecoder) and not isinstance(model, CausalLM)
     if not isinstance(model, CausalLM | EncoderDecoder):
@@ -68,28 +85,21 @@ def score_texts(
             if told
             else f"the model '{name}' reads no source: leave --source out."
         )
-    end = [0 if program.tokenizer is None else program.tokenizer.end_of_text] * whole
-    rows = [np.append(ids_of_text(program, text, before=True), end).astype(np.int32) for text in texts]
-    memory_ids = None if source is None else ids_of_text(program, source, behind=True)[None]
+
+
+def _measure(program: Program, source: Int[np.ndarray, " S"] | None) -> Callable[..., Float[Array, " B"]]:
+    """A compiled `(params, ids, there) -> nats` of rows, of which the first token is given."""
 
     @jax.jit
     def measure(params: Any, ids: Int[Array, "B T"], there: Int[Array, "B T"]) -> Float[Array, " B"]:
         bound = program.model.bind(params)
-        if memory_ids is None:
+        if source is None:
             states = bound.hidden(ids[:, :-1])[0]
         else:
-            sources = jnp.broadcast_to(memory_ids, (len(ids), memory_ids.shape[1]))
+            sources = jnp.broadcast_to(source, (len(ids), len(source)))
             states = bound.decode(ids[:, :-1], bound.encode_source(sources))[0]
         log_p = jax.nn.log_softmax(bound.project(states).astype(jnp.float32))
         nats = -jnp.take_along_axis(log_p, ids[:, 1:, None], axis=-1)[..., 0]
         return jnp.where(there[:, 1:] > 0, nats, 0).sum(1)
 
-    found: list[float] = []
-    longest = max(map(len, rows))
-    for first in range(0, len(rows), ROWS):
-        some = rows[first : first + ROWS]
-        ids, there = np.zeros((2, ROWS, longest), np.int32)
-        for at, row in enumerate(some):
-            ids[at, : len(row)], there[at, : len(row)] = row, 1
-        found += np.asarray(measure(params, ids, there), np.float64)[: len(some)].tolist()
-    return [TextScore(nats, len(row) - 1) for nats, row in zip(found, rows, strict=True)]
+    return measure

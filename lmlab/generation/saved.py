@@ -29,9 +29,7 @@ class SavedRun:
     def __init__(self, folder: str) -> None:
         found = Run(folder)
         self._folder = folder
-        self.program = Program(
-            found.resolved, saved_tokenizer=found.files.saved_tokenizer(), partitioner=Mesh(data=1)
-        )  # fmt: skip
+        self.program = Program(found.resolved, saved_tokenizer=found.files.saved_tokenizer(), partitioner=Mesh(data=1))
 
     def params(self, step: int | None = None) -> Mapping[str, Array]:
         """The parameters of a checkpoint, path -> array, averaged where the run keeps an average.

@@ -203,12 +203,7 @@ def decodes_as_it_reads(tiny: Tiny) -> None:
     decoder = Decoder(program.model, Greedy(), end_of_text=None, limit=positions(program.model))
     written = decoder.complete(params, prompts, length=T - 4, sources=sources if told else None)
 
-    @jax.jit
-    def logits(tokens: Array, source: Array) -> Array:
-        model = program.model.bind(params)
-        states = model.decode(tokens, model.encode_source(source)) if told else model.hidden(tokens)
-        return model.project(states[0])
-
+    logits = _reader(program, params, told)
     for prompt, source, row in zip(prompts, sources, written, strict=True):
         whole = np.concatenate([prompt, row])
         padded = np.pad(whole, (0, T - len(whole)))[None]
@@ -235,20 +230,28 @@ def searches_as_it_reads(tiny: Tiny) -> None:
     search = BeamSearch(program.model, beams=3, end_of_text=0, limit=positions(program.model))
     found = search.search(params, prompts, length=3, sources=sources if told else None)
 
-    @jax.jit
-    def log_p(tokens: Array, source: Array) -> Array:
-        model = program.model.bind(params)
-        states = model.decode(tokens, model.encode_source(source)) if told else model.hidden(tokens)
-        return jax.nn.log_softmax(model.project(states[0]))
-
+    logits = _reader(program, params, told)
     for prompt, source, hypotheses in zip(prompts, sources, found, strict=True):
         assert hypotheses
         for tokens, total, score in hypotheses:
             whole = np.concatenate([prompt, tokens, [0] * (len(tokens) < 3)]).astype(np.int32)
             padded = np.pad(whole, (0, T - len(whole)))[None]
-            each = np.asarray(log_p(padded, source[None] if told else padded))[0, np.arange(len(whole) - 1), whole[1:]]
+            log_p = np.asarray(jax.nn.log_softmax(logits(padded, source[None] if told else padded)))
+            each = log_p[0, np.arange(len(whole) - 1), whole[1:]]
             assert_close(np.float32(total), each[len(prompt) - 1 :].sum())
             assert_close(np.float32(score), np.float32(total / (len(whole) - len(prompt))))
+
+
+def _reader(program: Program, params: Params, told: bool) -> Callable[..., Array]:
+    """A compiled function from tokens, and the sources of which they are targets (if `told`), to logits."""
+
+    @jax.jit
+    def logits(tokens: Array, source: Array) -> Array:
+        model = program.model.bind(params)
+        states = model.decode(tokens, model.encode_source(source)) if told else model.hidden(tokens)
+        return model.project(states[0])
+
+    return logits
 
 
 def keeps_documents_apart(tiny: Tiny) -> None:

@@ -346,7 +346,7 @@ class Program:
         experiment = self.experiment
         read_by = [loss for _, loss in tasks_of(experiment.dataset, experiment.loss)]
         reads, of_loss = [reads_of(loss) for loss in read_by], [features_of(loss) for loss in read_by]
-        several = len(read_by) > 1
+        one = len(read_by) == 1
         return open_data(
             self._part("dataset"),
             None if experiment.tokenizer is None else self._part("tokenizer"),
@@ -359,8 +359,8 @@ class Program:
             global_batch_size=experiment.global_batch_size,
             seed=experiment.seed,
             max_examples=experiment.max_examples,
-            reads=reads if several else reads[0],
-            of_loss=of_loss if several else of_loss[0],
+            reads=reads[0] if one else reads,
+            of_loss=of_loss[0] if one else of_loss,
             saved_tokenizer=saved_tokenizer,
         )
 
