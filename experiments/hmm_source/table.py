@@ -1,6 +1,6 @@
 """Models of the hidden Markov source against what is best possible: trains each and prints its excess in nats.
 
-    python experiments/hmm_source/table.py runs/hmm_source            # all rows, about an hour on two cores
+    python experiments/hmm_source/table.py runs/hmm_source            # all rows, about two hours on two cores
     python experiments/hmm_source/table.py runs/hmm_source gru bigram
 
 A run that is finished is read, not trained again. Everything is measured on the 1,000 test sequences, and so is the
