@@ -1,5 +1,6 @@
 """One test session: eight fake CPU devices, and one compilation cache for all tests and the processes they start."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -28,6 +29,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay until the end: the collector of cycles need not look at them again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture

@@ -311,16 +311,15 @@ def _same_for(tiny: Tiny, option: str, values: tuple[Any, ...]) -> None:
 def moved(model: ModelDef[Any]) -> Params:
     """Parameters away from where they start, so that none is zero and no two are alike."""
 
-    def make(key: Array) -> Params:
-        params = model.init(key)
-        if _counts(model):
-            tokens = jax.random.randint(key, (B, T), 0, 11)
-            ones = jnp.ones(tokens.shape)
-            return model.bind(params).count({"tokens": tokens, "targets": tokens * 3 % 11, "weights": ones})
-        keys = jax.random.split(jax.random.fold_in(key, 1), len(params))
-        return {p: v + 0.1 * jax.random.normal(k, v.shape) for k, (p, v) in zip(keys, params.items(), strict=True)}
-
-    return jit_once(make)(jax.random.key(19))
+    key = jax.random.key(19)
+    params = jit_once(model.init)(key)
+    if _counts(model):
+        tokens = jax.random.randint(key, (B, T), 0, 11)
+        batch = {"tokens": tokens, "targets": tokens * 3 % 11, "weights": jnp.ones(tokens.shape)}
+        return jit_once(lambda params: model.bind(params).count(batch))(params)
+    # By NumPy: a draw of every shape would be a program as large as the initialisation.
+    draw, begun = np.random.default_rng(19), jax.device_get(params)
+    return {p: jnp.asarray(v + 0.1 * draw.standard_normal(v.shape, np.float32)) for p, v in begun.items()}
 
 
 def _counts(model: ModelDef[Any]) -> bool:

@@ -13,7 +13,9 @@ import pytest
 from lmlab.cli.main import main
 from lmlab.config import resolve
 from lmlab.data.tokenizers.plain import Bytes
+from lmlab.generation.saved import SavedRun
 from lmlab.training.loop import train
+from lmlab.training.run import Run
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Was man nicht weiß, das eben brauchte man,\nund was man weiß, kann man nicht brauchen. 日本語\n\n"
@@ -133,17 +135,12 @@ def test_what_is_no_run_folder_is_refused(lmlab, tmp_path):
         assert code == 6 and "is no run folder" in err
 
 
-def test_a_run_that_keeps_an_average_writes_with_the_average(tmp_path, lmlab):
+def test_a_run_that_keeps_an_average_is_used_with_the_average(tmp_path):
     folder = trained(tmp_path, "experiment.ema = 0.999999")
-    from lmlab.training.run import Run
-
-    state = Run(folder).state
-    assert any(not np.array_equal(state.opt_state["ema"][path], state.params[path]) for path in state.params)
-    _, averaged, _ = lmlab("generate", folder, "--length", 60)
-    # The average has not moved: a run of no learning at all writes the same.
-    (tmp_path / "still").mkdir()
-    still = trained(tmp_path / "still", "adamw.learning_rate = 0.0")
-    assert lmlab("generate", still, "--length", 60)[1] == averaged
+    state, used = Run(folder).state, SavedRun(str(folder)).params()
+    assert any(not np.array_equal(used[path], state.params[path]) for path in used)
+    for path, value in used.items():
+        np.testing.assert_array_equal(value, state.opt_state["ema"][path])
 
 
 def test_a_run_on_ids_writes_ids(tmp_path, lmlab):

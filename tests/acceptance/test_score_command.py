@@ -63,35 +63,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def by_hand(saved: SavedRun, text: str, source: str | None = None) -> list[float]:
-    """-log p of every token, each by reading what stands before it anew and nothing behind it, float64."""
+def by_hand(saved: SavedRun, texts: list[str], source: str | None = None) -> list[list[float]]:
+    """-log p of every token of each text, by reading what stands before it anew and nothing behind it, float64."""
     tokenizer = saved.program.tokenizer
     assert tokenizer is not None
-    model, end = saved.program.model.bind(saved.params()), [tokenizer.end_of_text]
-    ids = np.concatenate([end, tokenizer.encode(text), end]).astype(np.int32)
-    memory = None
-    if source is not None:
-        memory = model.encode_source(jnp.asarray(np.concatenate([tokenizer.encode(source), end]))[None])
+    params, end = saved.params(), [tokenizer.end_of_text]
+    told = None if source is None else jnp.asarray(np.concatenate([tokenizer.encode(source), end]))[None]
 
     @jax.jit
     def last(before: jax.Array, t: int) -> jax.Array:
-        states = model.hidden(before)[0] if memory is None else model.decode(before, memory)[0]
-        return model.project(states[0, t - 1])
+        model = saved.program.model.bind(params)
+        read = model.hidden(before) if told is None else model.decode(before, model.encode_source(told))
+        return model.project(read[0][0, t - 1])
 
-    nats = []
-    for t in range(1, len(ids)):
-        logits = np.float64(last(np.where(np.arange(16) < t, np.resize(ids, 16), 0)[None], t))
-        nats.append(float(np.log(np.exp(logits).sum()) - logits[ids[t]]))
-    return nats
+    found = []
+    for text in texts:
+        ids = np.concatenate([end, tokenizer.encode(text), end]).astype(np.int32)
+        nats = []
+        for t in range(1, len(ids)):
+            logits = np.float64(last(np.where(np.arange(16) < t, np.resize(ids, 16), 0)[None], t))
+            nats.append(float(np.log(np.exp(logits).sum()) - logits[ids[t]]))
+        found.append(nats)
+    return found
 
 
 def test_texts_have_the_probability_of_their_tokens_one_after_the_other(folder: Path) -> None:
     saved = SavedRun(str(folder / "gpt"))
-    params = saved.params()
+    params, wanted = saved.params(), by_hand(saved, TEXTS)
     for whole in (True, False):
         found = score_texts(saved.program, params, TEXTS, whole=whole)
-        for text, score in zip(TEXTS, found, strict=True):
-            each = by_hand(saved, text)[: None if whole else -1]
+        for text, nats, score in zip(TEXTS, wanted, found, strict=True):
+            each = nats[: None if whole else -1]
             np.testing.assert_allclose(score.nats, sum(each), rtol=1e-5)
             assert score.tokens == len(each) == len(text.encode()) + whole
     many = score_texts(saved.program, params, TEXTS * ROWS)
@@ -101,20 +103,20 @@ def test_texts_have_the_probability_of_their_tokens_one_after_the_other(folder: 
 def test_targets_have_the_probability_that_their_source_gives_them(folder: Path) -> None:
     saved = SavedRun(str(folder / "seq2seq"))
     found = score_texts(saved.program, saved.params(), ["chiens", "c"], source="7 dogs")
-    for text, score in zip(("chiens", "c"), found, strict=True):
-        np.testing.assert_allclose(score.nats, sum(by_hand(saved, text, "7 dogs")), rtol=1e-5)
+    for nats, score in zip(by_hand(saved, ["chiens", "c"], "7 dogs"), found, strict=True):
+        np.testing.assert_allclose(score.nats, sum(nats), rtol=1e-5)
 
 
 def test_the_best_of_a_file_come_first(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = SavedRun(str(folder / "gpt"))
-    wanted = sorted(TEXTS, key=lambda text: sum(by_hand(saved, text)))
+    wanted = sorted((sum(nats), text) for nats, text in zip(by_hand(saved, TEXTS), TEXTS, strict=True))
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(TEXTS) + "\n\n"))
     assert main(["score", str(folder / "gpt"), "--file", "-", "--best", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split(maxsplit=3)[3].strip() for line in lines] == [text.strip() for text in wanted[:2]]
-    np.testing.assert_allclose(float(lines[0].split()[0]), sum(by_hand(saved, wanted[0])), atol=2e-3)
+    assert [line.split(maxsplit=3)[3].strip() for line in lines] == [text.strip() for _, text in wanted[:2]]
+    np.testing.assert_allclose(float(lines[0].split()[0]), wanted[0][0], atol=2e-3)
 
 
 @pytest.mark.parametrize(

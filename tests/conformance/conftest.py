@@ -25,6 +25,13 @@ HELD_TO_ALL = {
     "gpt", "autoregressive", "text_files", "mixture", "adamw", "mesh", "pmap", "perplexity", "held_out", "samples",
 }  # fmt: skip
 """Some of every kind; `example_bigram` of the plug-in example beside them."""
+TWICE = {
+    ("gpt", of_runs.layouts_agree),
+    ("perplexity", of_runs.goes_on_where_it_stopped),
+    ("samples", of_runs.goes_on_where_it_stopped),
+}
+"""What is long although it is of those: the same law of `autoregressive` or `held_out` runs the same code at once, and
+`tests/parallel` trains on every layout."""
 
 
 def pytest_collection_modifyitems(items):
@@ -36,6 +43,8 @@ def pytest_collection_modifyitems(items):
 def is_long(item):
     check = item.callspec.params.get("check") if hasattr(item, "callspec") else None
     if isinstance(check, Check):
+        if (check.entry.name, check.law) in TWICE:
+            return True
         if check.entry.kind in ("model", "loss"):
             at_once = check.law in AT_ONCE and not (check.law in of_losses.LAWS and check.entry.name in PARTS)
             return not at_once and check.entry.name not in HELD_TO_ALL

@@ -12,6 +12,7 @@ from lmlab.data import text_tables
 from lmlab.data.tokenizers.plain import Bytes
 from lmlab.evaluation.perplexity import measures, totals
 from lmlab.nn.functional import ModelDef
+from tests.drawn import drawn
 
 V = 256
 
@@ -31,7 +32,7 @@ class Bigram(nnx.Module):
 
 
 MODEL = ModelDef.of(Bigram)
-PARAMS = MODEL.init(jax.random.key(1))
+PARAMS = drawn(MODEL, 1)
 TABLE = np.float64(PARAMS["table"])
 LOGP = TABLE - np.log(np.exp(TABLE).sum(-1, keepdims=True))
 DOCUMENTS = ["ein Wort,\n  noch\teins ", " naïve", "日本", ""]

@@ -15,6 +15,7 @@ from lmlab.generation.beam import BeamSearch, Hypothesis
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.nn.functional import ModelDef
+from tests.drawn import drawn
 
 V, D, END, LENGTH = 5, 17, 2, 4
 TURN = np.linalg.qr(np.random.default_rng(0).normal(size=(D, D)))[0] * 1.5
@@ -46,7 +47,7 @@ class Reader(nnx.Module):
 
 
 MODEL = ModelDef.of(Reader)
-PARAMS = MODEL.init(jax.random.key(5))
+PARAMS = drawn(MODEL, 5)
 
 
 def next_log_p(tokens: tuple[int, ...]) -> np.ndarray:

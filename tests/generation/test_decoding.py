@@ -10,6 +10,7 @@ from lmlab.errors import DataError
 from lmlab.generation.decoding import CHUNK, Decoder, first_in_view
 from lmlab.generation.samplers import Greedy, Sample
 from lmlab.nn.functional import ModelDef
+from tests.drawn import drawn
 
 V, D, END = 13, 17, 11
 TURN = np.linalg.qr(np.random.default_rng(0).normal(size=(D, D)))[0] * 1.5
@@ -40,7 +41,7 @@ class Reader(nnx.Module):
 
 
 MODEL = ModelDef.of(Reader)
-PARAMS = MODEL.init(jax.random.key(5))
+PARAMS = drawn(MODEL, 5)
 PROMPTS = [np.array([3, 1, 4, 1, 5]), np.array([2, 7]), np.array([6])]
 
 

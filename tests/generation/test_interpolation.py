@@ -11,6 +11,7 @@ from lmlab.generation.interpolation import Interpolation, path
 from lmlab.generation.samplers import Greedy
 from lmlab.training.loop import train
 from lmlab.training.program import Program
+from tests.drawn import drawn
 
 IDS = """
 experiment.model = @text_vae
@@ -68,7 +69,7 @@ def test_vectors_on_one_line_have_no_arc_between_them(end):
 
 
 def test_each_text_is_the_most_probable_one_of_its_vector(ids):
-    params, model = jax.jit(ids.model.init)(jax.random.key(1)), ids.model
+    params, model = drawn(ids.model, 1), ids.model
     written = Interpolation(ids, Greedy()).write(params, (ONE, OTHER), steps=3, length=6)
     assert [place for place, _ in written] == [0, 0.5, 1] and len({text for _, text in written}) > 1
 

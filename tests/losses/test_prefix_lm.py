@@ -12,6 +12,7 @@ from lmlab.losses.prefix_lm import PrefixLanguageModelling, divided
 from lmlab.models.gpt import GPT
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.randomness import content_keys
+from tests.drawn import drawn
 
 B, T, V = 3, 11, 13
 STEP = jnp.int32(0)
@@ -26,7 +27,7 @@ def model() -> ModelDef[GPT]:
 
 @pytest.fixture(scope="module")
 def params(model: ModelDef[GPT]) -> Params:
-    return jax.jit(model.init)(jax.random.key(3))
+    return drawn(model, 3, std=0.5)
 
 
 def rows() -> dict[str, jax.Array]:

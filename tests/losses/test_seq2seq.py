@@ -13,6 +13,7 @@ from lmlab.contracts import LossOutput
 from lmlab.losses.seq2seq import Seq2Seq
 from lmlab.models.rnn_seq2seq import RNNSeq2Seq
 from lmlab.nn.functional import ModelDef, Params
+from tests.drawn import drawn
 
 B, S, T, D, V = 13, 5, 7, 6, 11
 WEIGHTS = np.arange(T) < np.array([7, 5, 1, 0, *range(1, 8), 2, 3])[:, None]
@@ -28,7 +29,7 @@ def model() -> ModelDef[RNNSeq2Seq]:
 
 @pytest.fixture(scope="module")
 def params(model: ModelDef[RNNSeq2Seq]) -> Params:
-    return jax.jit(model.init)(jax.random.key(3))
+    return drawn(model, 3, std=0.7)
 
 
 def batch() -> dict[str, jax.Array]:

@@ -14,6 +14,7 @@ from lmlab.models.lstm import LSTM
 from lmlab.models.recurrent import Elman
 from lmlab.nn.auxiliary import collecting
 from lmlab.nn.functional import ModelDef, parameters
+from tests.drawn import drawn
 
 V, T, B, D, L = 13, 7, 3, 5, 2
 TOKENS = jax.random.randint(jax.random.key(1), (B, T), 0, V)
@@ -27,7 +28,7 @@ def lstm(**given: Any) -> ModelDef[LSTM]:
 def test_dropped_recurrent_weights_are_those_of_pytorch_with_the_same_mask() -> None:
     torch = pytest.importorskip("torch")
     rate, model = 0.4, lstm(weight_dropout=0.4)
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = drawn(model)
     share = jax.random.normal(jax.random.key(2), (B, T, D))
 
     @jax.jit
@@ -63,7 +64,7 @@ def test_dropped_recurrent_weights_are_those_of_pytorch_with_the_same_mask() -> 
 
 def test_a_known_rate_of_zero_changes_nothing_and_a_traced_one_is_the_number() -> None:
     model, key = lstm(), jax.random.key(5)
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = drawn(model)
     bound = model.bind(params)
     assert isinstance(bound, NoisyParameters) and bound.with_noise(key) is bound
 
@@ -83,7 +84,7 @@ def test_charges_are_means_over_dropped_outputs_and_over_changes_of_raw_ones(pac
             V, jnp.float32, rngs, width=D, dropout=0.4, init_scale=0.6, activation_reg=2.0, temporal_activation_reg=1.5
         )
     )
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = drawn(model)
     keys = jax.random.split(jax.random.key(4), B)
     segments = SEGMENTS if packed else np.ones((B, T), int)
 

@@ -19,10 +19,11 @@ from lmlab.models.hmm import HMM
 from lmlab.nn.functional import ModelDef
 from lmlab.optim.expectation_maximization import ExpectationMaximization
 from lmlab.training.fit import check_experiment
+from tests.drawn import drawn
 
 K, V, T, B = 3, 5, 4, 7
 MODEL = ModelDef.of(lambda rngs: HMM(V, jnp.float32, rngs, states=K, init_scale=1.3))
-PARAMS = MODEL.init(jax.random.key(2))
+PARAMS = drawn(MODEL, 2, std=1.3)
 SEQUENCES = np.random.default_rng(3).integers(0, V, (B, T + 1))
 
 Laws = tuple[np.ndarray, np.ndarray, np.ndarray]

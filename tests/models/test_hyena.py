@@ -13,6 +13,7 @@ from lmlab.errors import ConfigError
 from lmlab.models.hyena import Hyena
 from lmlab.nn.functional import ModelDef
 from lmlab.nn.long_convolution import long_convolution
+from tests.drawn import drawn
 
 V, T, B, D, L, N, TAPS, F, HIDDEN = 17, 19, 2, 5, 2, 2, 3, 5, 7
 SEGMENTS = np.array([[1] * 11 + [2] * 8, [1] * 3 + [2] * 10 + [3] * 4 + [0] * 2])
@@ -28,8 +29,7 @@ class Case:
 
     def __init__(self) -> None:
         model = hyena()
-        fresh = jax.jit(model.init)(jax.random.key(0))
-        self.params = {path: x + 0.1 * np.cos(np.arange(x.size)).reshape(x.shape) for path, x in fresh.items()}
+        self.params = drawn(model, std=0.4)
         self.tokens = np.random.default_rng(1).integers(0, V, (B, T))
         there = (np.arange(12) < np.array([[12], [7]])).astype(np.int32)
 

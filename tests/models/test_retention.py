@@ -13,6 +13,7 @@ from lmlab.errors import ConfigError
 from lmlab.models.linear_attention import LinearTransformer
 from lmlab.models.retention import RetNet
 from lmlab.nn.functional import ModelDef
+from tests.drawn import drawn
 
 V, T, B, D, H, L = 17, 11, 2, 12, 3, 2
 K = D // H
@@ -32,8 +33,7 @@ class Case:
 
     def __init__(self, name: str) -> None:
         self.name, self.model = name, model_named(name)
-        fresh = jax.jit(self.model.init)(jax.random.key(0))
-        self.params = {path: x + 0.1 * np.cos(np.arange(x.size)).reshape(x.shape) for path, x in fresh.items()}
+        self.params = drawn(self.model, std=0.4)
         self.tokens = np.random.default_rng(1).integers(0, V, (B, T))
         # In pieces, the second row stops in the middle of the first one.
         there = (np.arange(6) < np.array([[6], [4]])).astype(np.int32)

@@ -12,6 +12,7 @@ import pytest
 from lmlab.errors import ConfigError
 from lmlab.models.tcn import TCN
 from lmlab.nn.functional import ModelDef
+from tests.drawn import drawn
 
 V, T, B, E, D, L, TAPS = 17, 19, 2, 5, 7, 3, 2
 VIEW = 1 + 2 * (TAPS - 1) * (2**L - 1)
@@ -26,8 +27,7 @@ def tcn(**given: Any) -> ModelDef[TCN]:
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, jax.Array]:
-    fresh = jax.jit(tcn().init)(jax.random.key(0))
-    return {path: x + 0.1 * np.cos(np.arange(x.size)).reshape(x.shape) for path, x in fresh.items()}
+    return drawn(tcn(), std=0.4)
 
 
 @pytest.fixture(scope="module")

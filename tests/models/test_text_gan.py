@@ -8,6 +8,7 @@ import pytest
 from lmlab.errors import ConfigError
 from lmlab.models.text_gan import TextGAN
 from lmlab.nn.functional import ModelDef
+from tests.drawn import drawn
 
 B, T, V = 3, 7, 11
 SIZES = {
@@ -42,7 +43,7 @@ def test_one_hots_stand_for_ids_and_padding_is_not_judged(generator, discriminat
         rest, _ = bound.hidden(hot[:, 3:], cache=cache)
         return judged, short, bound.hidden(TEXTS)[0], bound.hidden(hot)[0], rest
 
-    params = jax.jit(model.init)(jax.random.key(1))
+    params = drawn(model, 1)
     (ids, hot, other), short, states, same, rest = jax.device_get(run(params))
     np.testing.assert_allclose(hot, ids, atol=1e-5)
     np.testing.assert_array_equal(other, ids)

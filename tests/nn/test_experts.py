@@ -20,6 +20,7 @@ from lmlab.nn.experts import Experts, Routing
 from lmlab.nn.functional import ModelDef
 from lmlab.nn.linear import normal
 from lmlab.nn.mlp import MLP
+from tests.drawn import drawn
 
 B, T, D, F, E = 3, 7, 5, 11, 4
 THERE = (np.arange(T) < np.array([[T], [0], [4]])).astype(np.int32)
@@ -30,9 +31,7 @@ def mixture(per_token: int) -> tuple[ModelDef[Experts], dict[str, jax.Array], np
     init = normal(0.7)
     routing = Routing(E, per_token, 0.01, 0.001, init)
     model = ModelDef.of(lambda rngs: Experts(routing, lambda rngs: MLP(D, F, "swiglu", init, init, rngs=rngs), D, rngs))
-    params = jax.jit(model.init)(jax.random.key(0))
-    params = {path: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape) for path, x in params.items()}
-    return model, params, np.random.default_rng(1).normal(size=(B * T, D)).astype(np.float32)
+    return model, drawn(model, std=0.7), np.random.default_rng(1).normal(size=(B * T, D)).astype(np.float32)
 
 
 def by_loop(params: dict[str, Any], x: np.ndarray, per_token: int) -> tuple[np.ndarray, float, float]:
@@ -106,11 +105,17 @@ def gpt(**options: Any) -> ModelDef[GPT]:
 
 def test_blocks_report_the_sums_of_all_layers_and_the_weights_of_the_batch() -> None:
     model = gpt(balance_loss=0.5, router_z_loss=0.25)
-    params = model.init(jax.random.key(0))
+    params = drawn(model)
     # A router that prefers nothing: balance 1 in each row and layer, and log Z is log E.
     params["blocks/mlp/router/kernel"] = jnp.zeros_like(params["blocks/mlp/router/kernel"])
-    with collecting() as terms:
-        model.bind(params).hidden(jnp.zeros((B, T), jnp.int32), segment_ids=jnp.asarray(THERE))
+
+    @jax.jit
+    def collected(params: Any) -> Any:
+        with collecting() as terms:
+            model.bind(params).hidden(jnp.zeros((B, T), jnp.int32), segment_ids=jnp.asarray(THERE))
+        return dict(terms)
+
+    terms = collected(params)
     rows, tokens = 2, THERE.sum()
     np.testing.assert_allclose(terms["balance"], (2 * rows, rows, 0.5), rtol=1e-6)
     np.testing.assert_allclose(terms["router_z"], (2 * tokens * np.log(E) ** 2, tokens, 0.25), rtol=1e-5)
@@ -141,8 +146,7 @@ def test_experts_that_are_all_alike_are_one_feed_forward_half(make: Any, layers:
     So it is in encoders, and on both sides of an encoder-decoder, of which each has terms of its own.
     """
     alone, model = make(), make(experts=E, balance_loss=0.5, router_z_loss=0.25)
-    params = jax.jit(alone.init)(jax.random.key(0))
-    mixed = jax.jit(model.init)(jax.random.key(1))
+    params, mixed = drawn(alone), drawn(model, 1)
     for path in mixed:
         if "/experts/" in path:
             one = params[path.replace("/experts/", "/")]
@@ -156,8 +160,14 @@ def test_experts_that_are_all_alike_are_one_feed_forward_half(make: Any, layers:
     )
     kept = THERE.astype(bool)
     np.testing.assert_allclose(got[kept], wanted[kept], atol=1e-5)
-    with collecting() as terms:
-        states(model.bind({**mixed, **{path: 0 * mixed[path] for path in routers}}), tokens, there)
+
+    @jax.jit
+    def collected(params: Any) -> Any:
+        with collecting() as terms:
+            states(model.bind(params), tokens, there)
+        return dict(terms)
+
+    terms = collected({**mixed, **{path: jnp.zeros_like(mixed[path]) for path in routers}})
     assert len(routers) == len(layers) and set(terms) == {f"{s}{t}" for s in layers for t in ("balance", "router_z")}
     rows, count = 2, THERE.sum()
     for stack, number in layers.items():

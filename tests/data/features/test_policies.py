@@ -25,6 +25,7 @@ from lmlab.data.features.corruption import corrupted, longest_window, stretches
 from lmlab.data.features.sentences import split_sentences
 from lmlab.data.tokenizers.plain import Bytes
 from lmlab.errors import ConfigError, DataError
+from tests.drawn import drawn
 
 ROLES = ("mask", "separator", "classify", *(f"sentinel_{i}" for i in range(30)))
 BYTES = Bytes(256, ROLES)
@@ -245,7 +246,7 @@ def test_packed_pairs_have_the_loss_and_the_gradient_of_pairs_in_rows_of_their_o
         return models.get(model)(BYTES.vocab_size, layers=2, dtype=jnp.float32, rngs=rngs, **sizes)
 
     definition = ModelDef.of(make)
-    params = jax.jit(definition.init)(jax.random.key(0))
+    params = drawn(definition)
     pairs = [TextPair("ab"[: i % 3], "xyz"[: i % 4], f"{i}") for i in range(23)]
     found = []
     for packing in ("windows", "first_fit"):
