@@ -10,7 +10,7 @@ Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from lmlab.batches import ChoiceBatch as ChoiceBatch
 from lmlab.batches import CorruptedBatch as CorruptedBatch
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     import numpy as np
     import optax
     from jax import Array
-    from jaxtyping import Float, Int, Key
+    from jaxtyping import Bool, Float, Int, Key
 
 # --- Losses ---------------------------------------------------------------------------------------------------
 
@@ -371,6 +371,17 @@ class Sampler(Protocol):
 
     def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
         """One id per row."""
+        ...
+
+
+@runtime_checkable
+class TextSampler(Sampler, Protocol):
+    """A sampler that looks at the text written so far, too: it is asked for the logits that it then chooses from."""
+
+    def weighed(
+        self, logits: Float[Array, "B V"], tokens: Int[Array, "B N"], known: Bool[Array, "B N"]
+    ) -> Float[Array, "B V"]:
+        """The model's logits as they count after these tokens, of which those that are not `known` do not exist yet."""
         ...
 
 

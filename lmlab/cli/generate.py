@@ -3,6 +3,7 @@
 lmlab generate runs/quickstart --prompt 'def main' --temperature 0.8 --count 3
 lmlab generate runs/scan --prompt 'jump twice' --temperature 0      # an encoder-decoder: the prompt is the source
 lmlab generate runs/scan --prompt 'jump twice' --beams 4 --count 2  # the two best that a beam search finds
+lmlab generate runs/scan --prompt 'jump twice' --target-prefix 'I_JUMP'  # the rest of a target
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, help="draw from the fewest tokens whose probabilities reach P only")
     parser.add_argument("--min-p", type=float, help="draw only from tokens at least P times as probable as the most "
                         "probable one")  # fmt: skip
+    parser.add_argument("--repetition-penalty", type=float, metavar="R", help="divide the logits of tokens that the "
+                        "text has already by R (negative ones are multiplied)")  # fmt: skip
+    parser.add_argument("--target-prefix", default="", metavar="TEXT", help="what the target of an encoder-decoder "
+                        "begins with")  # fmt: skip
     parser.add_argument("--beams", type=int, metavar="K", help="search with K beams for what is most probable, instead "
                         "of drawing; the --count best are shown, each with its log-probability in nats")  # fmt: skip
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="A", help="of --beams: rank by log p / "
@@ -46,19 +51,20 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} {getattr(args, name)}: it must be at least 1.")
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: it must be between 0 and {2**32 - 1}.")
-    drawn = [name for name in ("top_k", "top_p", "min_p") if getattr(args, name) is not None]
+    drawn = [name for name in ("top_k", "top_p", "min_p", "repetition_penalty") if getattr(args, name) is not None]
     if args.beams is not None and (drawn or args.temperature != 1):
         name = drawn[0].replace("_", "-") if drawn else "temperature"
         raise ConfigError(f"--beams draws nothing: leave --{name} out.")
     if args.beams is not None and not 1 <= args.count <= args.beams:
         raise ConfigError(f"--beams {args.beams} finds as many texts: set --count to between 1 and that.")
-    sampler = Sample(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p)
+    sampler = Sample(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
     use_compilation_cache()
     saved = SavedRun(args.run)
+    author = Author(saved.program, sampler, beginning=args.target_prefix)
     if args.beams is not None:
-        _show_best(Author(saved.program, sampler), saved.params(args.step), args)
+        _show_best(author, saved.params(args.step), args)
         return 0
-    _show(Author(saved.program, sampler), saved.params(args.step), [args.prompt] * args.count, args.length, args.seed)
+    _show(author, saved.params(args.step), [args.prompt] * args.count, args.length, args.seed)
     return 0
 
 

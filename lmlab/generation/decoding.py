@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmlab.contracts import TextSampler
 from lmlab.errors import DataError
 from lmlab.training.randomness import GENERATION, row_keys, stream_key
 
@@ -193,7 +194,11 @@ def _next(model: CausalLM | EncoderDecoder, sampler: Sampler, end_of_text: int |
     hidden, cache = read(model, state.memory, latest, state.cache)
     time = state.time + 1
     keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, time)
-    chosen = sampler(model.project(hidden[:, 0]), keys)
+    logits = model.project(hidden[:, 0])
+    if isinstance(sampler, TextSampler):
+        known = jnp.broadcast_to(jnp.arange(state.tokens.shape[1]) < time, state.tokens.shape)
+        logits = sampler.weighed(logits, state.tokens, known)
+    chosen = sampler(logits, keys)
     fill = 0 if end_of_text is None else end_of_text
     given = jax.lax.dynamic_index_in_dim(state.tokens, time, axis=1, keepdims=False)
     following = jnp.where(time < state.start, given, jnp.where(state.done, fill, chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from lmlab.errors import ConfigError
-from lmlab.ranges import Count, NonNegative, Within
+from lmlab.ranges import Count, NonNegative, Positive, Within
 from lmlab.registry import samplers
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key
+    from jaxtyping import Array, Bool, Float, Int, Key
 
 EXCLUDED = float("-inf")
 """The logit of a token that cannot be drawn."""
@@ -34,7 +35,8 @@ class Greedy:
 class Sample:
     """A random token: temperature, then the `top_k` best, the nucleus of mass `top_p` among them, and `min_p` of those.
 
-    `temperature`, `top_p` and `min_p` may be tracers; `top_k` decides shapes and may not.
+    Before all that, tokens that stand in the text already are made less probable by `repetition_penalty`. All numbers
+    but `top_k`, which decides shapes, may be tracers.
 
     Args:
       temperature: divides the logits; 0 is greedy, 1 the model's own distribution.
@@ -43,12 +45,16 @@ class Sample:
         arXiv:1904.09751), always at least one; None keeps all.
       min_p: keep the tokens that are at least so many times as probable as the most probable one (Nguyen et al. 2024,
         arXiv:2407.01082); None keeps all.
+      repetition_penalty: the logit of a token that stands in the text (prompt included) is divided by it where it is
+        positive and multiplied where it is negative (Keskar et al. 2019, arXiv:1909.05858, section 4.1, as
+        Transformers does it for negative logits); None and 1 change nothing, below 1 favours repetition.
     """
 
     temperature: NonNegative = 1.0
     top_k: Count | None = None
     top_p: Annotated[float, Within(above=0, at_most=1)] | None = None
     min_p: Annotated[float, Within(at_least=0, at_most=1)] | None = None
+    repetition_penalty: Positive | None = None
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
@@ -59,6 +65,21 @@ class Sample:
             raise ConfigError(f"sample.top_p is {self.top_p}: it must be in (0, 1], or None to keep every token.")
         if isinstance(self.min_p, int | float) and not 0 <= self.min_p <= 1:
             raise ConfigError(f"sample.min_p is {self.min_p}: it must be in [0, 1], or None to keep every token.")
+        if isinstance(self.repetition_penalty, int | float) and not 0 < self.repetition_penalty < math.inf:
+            raise ConfigError(
+                f"sample.repetition_penalty is {self.repetition_penalty}: it must be above 0, or None for no penalty."
+            )
+
+    def weighed(
+        self, logits: Float[Array, "B V"], tokens: Int[Array, "B N"], known: Bool[Array, "B N"]
+    ) -> Float[Array, "B V"]:
+        """The logits with those of tokens that are `known` penalised."""
+        if self.repetition_penalty is None:
+            return logits
+        rows = jnp.arange(len(tokens))[:, None]
+        written = jnp.zeros(logits.shape, bool).at[rows, tokens].max(known)
+        penalised = jnp.where(logits > 0, logits / self.repetition_penalty, logits * self.repetition_penalty)
+        return jnp.where(written, penalised, logits)
 
     def __call__(self, logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
         """One drawn id per row, int32; row b depends on `logits[b]` and `keys[b]` only."""

@@ -44,6 +44,10 @@ def test_targets_are_learned_measured_and_written(tmp_path, capfd) -> None:
     capfd.readouterr()
     assert main(["generate", str(run.folder), "--prompt", "three one", "--temperature", "0", "--length", "5"]) == 0
     assert capfd.readouterr().out.split() == ["three", "one", "ONE", "THREE"]
+    begun = ["generate", str(run.folder), "--prompt", "three one", "--target-prefix", "ONE", "--length", "5"]
+    for how in (["--temperature", "0"], ["--beams", "3"]):
+        assert main([*begun, *how]) == 0
+        assert capfd.readouterr().out.split()[-4:] == ["three", "one", "ONE", "THREE"]
     searched = ["generate", str(run.folder), "--prompt", "three one", "--beams", "3", "--length", "5"]
     assert main([*searched, "--count", "2"]) == 0
     first, said, written, second, *_ = capfd.readouterr().out.splitlines()

@@ -45,7 +45,7 @@ PARAMS = drawn(MODEL, 5)
 PROMPTS = [np.array([3, 1, 4, 1, 5]), np.array([2, 7]), np.array([6])]
 
 
-def greedy_by_hand(prompt, length, end=END, limit=10**9):
+def greedy_by_hand(prompt, length, end=END, limit=10**9, penalty=1.0):
     """Reads the whole view again for every token, in float64."""
     embedding, out = np.float64(PARAMS["embedding"]), np.float64(PARAMS["out"])
     tokens = list(prompt) or [END]
@@ -54,7 +54,9 @@ def greedy_by_hand(prompt, length, end=END, limit=10**9):
         h = np.zeros(D)
         for token in tokens[first_in_view(len(tokens) - 1, limit) :]:
             h = np.tanh(h @ TURN + embedding[token])
-        tokens.append(int(np.argmax(h @ out)))
+        logits, seen = h @ out, sorted(set(tokens))
+        logits[seen] *= np.where(logits[seen] > 0, 1 / penalty, penalty)
+        tokens.append(int(np.argmax(logits)))
         if tokens[-1] == end:
             return tokens[first:-1]
     return tokens[first:]
@@ -91,6 +93,15 @@ def test_a_random_row_depends_on_its_number_and_the_seed_but_not_on_the_rows_bes
     beside_others = decoder.complete(PARAMS, [PROMPTS[0], np.array([9] * 11)], length=23, seed=2)
     np.testing.assert_array_equal(together[0], beside_others[0])
     assert not np.array_equal(together[0], decoder.complete(PARAMS, PROMPTS, length=23, seed=3)[0])
+
+
+@pytest.mark.parametrize("penalty", [1.5, 0.8])
+def test_repetition_is_penalised_for_all_that_a_row_has_and_for_nothing_of_the_rows_beside_it(penalty):
+    sampler = Sample(temperature=0.0, repetition_penalty=penalty)
+    written = Decoder(MODEL, sampler, end_of_text=END).complete(PARAMS, PROMPTS, length=60)
+    by_hand = [greedy_by_hand(p, 60, penalty=penalty) for p in PROMPTS]
+    assert [row.tolist() for row in written] == by_hand
+    assert by_hand != [greedy_by_hand(p, 60) for p in PROMPTS], "the test needs a penalty that matters"
 
 
 def test_rows_of_one_prompt_differ():

@@ -101,6 +101,16 @@ def test_a_row_depends_on_its_own_logits_and_key_only():
     np.testing.assert_array_equal(sampler(logits, keys)[3:4], sampler(logits[3:4], keys[3:4]))
 
 
+def test_what_stands_in_the_text_is_penalised_whatever_its_sign_and_nothing_that_comes_later():
+    logits = np.array([[2.0, -2.0, 0.5, -0.5, 0.0], [1.0, 2.0, 3.0, 4.0, 5.0]], np.float32)
+    tokens, known = np.array([[0, 1, 0, 3], [4, 4, 2, 1]]), np.array([[True] * 3 + [False]] * 2)
+    weighed = jax.jit(lambda r: Sample(repetition_penalty=r).weighed(logits, tokens, known))
+    wanted = [[2 / 1.6, -2 * 1.6, 0.5, -0.5, 0.0], [1.0, 2.0, 3 / 1.6, 4.0, 5 / 1.6]]
+    np.testing.assert_allclose(weighed(1.6), wanted, rtol=1e-6)
+    np.testing.assert_array_equal(weighed(1.0), logits)
+    np.testing.assert_array_equal(Sample().weighed(logits, tokens, known), logits)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -110,6 +120,8 @@ def test_a_row_depends_on_its_own_logits_and_key_only():
         {"top_p": 1.5},
         {"min_p": -0.1},
         {"min_p": 1.1},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("inf")},
         {"temperature": float("nan")},
     ],
 )

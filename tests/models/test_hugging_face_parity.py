@@ -14,7 +14,7 @@ import pytest
 
 from lmlab.generation.beam import BeamSearch
 from lmlab.generation.decoding import Decoder
-from lmlab.generation.samplers import Greedy
+from lmlab.generation.samplers import Greedy, Sample
 from lmlab.models.bert import BERT
 from lmlab.models.encoder_decoder import T5
 from lmlab.models.gpt import GPT
@@ -177,6 +177,20 @@ def test_greedy_continuations(name: str) -> None:
         theirs_row = theirs.generate(
             given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=7, eos_token_id=None,
             pad_token_id=0,
+        )  # fmt: skip
+        np.testing.assert_array_equal(mine_row, theirs_row[0, len(prompt) :].numpy())
+
+
+def test_greedy_continuations_with_a_repetition_penalty() -> None:
+    theirs, mine, params = CAUSAL["gpt2"]()
+    prompts = [ids()[0, :4], ids()[1, :1]]
+    sampler = Sample(temperature=0.0, repetition_penalty=1.7)
+    written = Decoder(mine, sampler, end_of_text=None, limit=T).complete(params, prompts, length=7)
+    for prompt, mine_row in zip(prompts, written, strict=True):
+        given = torch.tensor(prompt[None])
+        theirs_row = theirs.generate(
+            given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=7, eos_token_id=None,
+            pad_token_id=0, repetition_penalty=1.7,
         )  # fmt: skip
         np.testing.assert_array_equal(mine_row, theirs_row[0, len(prompt) :].numpy())
 
