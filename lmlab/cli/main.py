@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("lmlab.cli.eval", "measure a run's checkpoint"),
     "generate": ("lmlab.cli.generate", "sample text from a run"),
     "score": ("lmlab.cli.score", "say how probable texts are under a run's model, and which of them is the most"),
+    "embed": ("lmlab.cli.embed", "make vectors of texts by a run's model, and find those that are near"),
     "fill": ("lmlab.cli.fill", "fill the masks in a text, by a run of an encoder"),
     "neighbours": ("lmlab.cli.neighbours", "show the words nearest to a word, by a run's vectors"),
     "analogy": ("lmlab.cli.analogy", "answer 'A is to B as C is to ...?' by a run's vectors"),

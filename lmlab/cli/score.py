@@ -10,11 +10,10 @@ A text is a document of its own: it stands behind the end of the one before it, 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from lmlab.cli.table import print_table
-from lmlab.errors import ConfigError, DataError
+from lmlab.cli.texts import add_texts, texts_of
+from lmlab.errors import ConfigError
 from lmlab.evaluation.text_scores import score_texts
 from lmlab.generation.saved import SavedRun
 from lmlab.training.compilation_cache import use_compilation_cache
@@ -23,9 +22,7 @@ from lmlab.training.compilation_cache import use_compilation_cache
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="what is scored; for a dataset of ids, numbers with "
-                        "spaces between")  # fmt: skip
-    parser.add_argument("--file", metavar="FILE", help="a text a line, UTF-8 ('-': standard input)")
+    add_texts(parser, "scored")
     parser.add_argument("--source", help="an encoder-decoder's source, of which the texts are targets")
     parser.add_argument("--open", action="store_true", help="texts may go on: their end is not predicted")
     parser.add_argument("--best", type=int, metavar="N", help="only the N most probable ones, the best first")
@@ -36,9 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a line for each text."""
     if args.best is not None and args.best < 1:
         raise ConfigError(f"--best {args.best}: it must be at least 1.")
-    texts = [*args.texts, *(_lines(args.file) if args.file else ())]
-    if not texts:
-        raise ConfigError("there is no text to score: give one, or --file.")
+    texts = texts_of(args, "to score")
     use_compilation_cache()
     saved = SavedRun(args.run)
     scores = score_texts(saved.program, saved.params(args.step), texts, source=args.source, whole=not args.open)
@@ -51,14 +46,3 @@ def run(args: argparse.Namespace) -> int:
     ]
     print_table(rows, ("nats", "tokens", "nats/token", "text"))
     return 0
-
-
-def _lines(name: str) -> list[str]:
-    """The lines of a file that are not empty; DataError where it cannot be read."""
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"--file {name}: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"--file {name}: byte {error.start} is no UTF-8.") from None
-    return [line for line in text.split("\n") if line.strip()]

@@ -1,0 +1,80 @@
+"""Texts as vectors of a run's model, and which of them are near to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from lmlab.contracts import CausalLM, TokenEncoder
+from lmlab.data.features.labelled import marked_parts
+from lmlab.data.features.rows import Setting
+from lmlab.errors import ConfigError
+from lmlab.generation.saved import ids_of_text
+from lmlab.generation.writing import positions
+from lmlab.nn.heads import pooled
+from lmlab.nn.states import token_states
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+    from lmlab.nn.functional import Params
+    from lmlab.training.program import Program
+
+ROWS = 16
+"""Texts that are read together."""
+
+
+def text_vectors(program: Program, params: Mapping[str, Array], texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
+    """One vector for each text, float32: the model's own (its pooler), an encoder's mean, a causal model's last state.
+
+    These are what `classification` and `contrastive` are trained on, read as these read a text: between the ids of
+    `classify` and `separator`, or ends of text. A text's vector does not depend on the texts beside it.
+
+    Args:
+      program: of the run.
+      params: path -> array.
+      texts: to be read; `<mask>` and the like are special ids.
+
+    Raises:
+      ConfigError: the model is neither a TokenEncoder nor a CausalLM, has no id to stand around a text, or cannot read
+        as long a text.
+      DataError: there is no token in a text.
+    """
+    if not isinstance(program.abstract_model, TokenEncoder | CausalLM):
+        raise ConfigError(
+            "vectors of texts are made by a TokenEncoder or a CausalLM; the model "
+            f"'{program.experiment.model.name}' is neither."
+        )
+    rows = [_framed(program, text) for text in texts]
+
+    @jax.jit
+    def read(params: Params, ids: Int[Array, "B T"], there: Int[Array, "B T"]) -> Float[Array, "B D"]:
+        model = program.model.bind(params)
+        return pooled(model, token_states(model, ids, segment_ids=there), there)
+
+    found = []
+    longest = max(map(len, rows))
+    for first in range(0, len(rows), ROWS):
+        some = rows[first : first + ROWS]
+        ids, there = np.zeros((2, ROWS, longest), np.int32)
+        for at, row in enumerate(some):
+            ids[at, : len(row)], there[at, : len(row)] = row, 1
+        found.append(np.asarray(read(params, ids, there), np.float32)[: len(some)])
+    return np.concatenate(found)
+
+
+def _framed(program: Program, text: str) -> Int[np.ndarray, " T"]:
+    """The ids of a text as a classifier reads it."""
+    data = program.data
+    setting = Setting(program.experiment.seq_len, program.tokenizer, ids=data.special_ids)
+    ids, _ = marked_parts((ids_of_text(program, text),), setting)
+    limit = positions(program.model)
+    if limit is not None and len(ids) > limit:
+        raise ConfigError(
+            f"the text has {len(ids)} tokens with what stands around it, and the model positions for {limit}. Give a "
+            "shorter one."
+        )
+    return ids
