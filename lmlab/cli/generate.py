@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_best(author: Author, params: Mapping[str, Array], args: argparse.Namespace) -> None:
     """Writes the best texts that a beam search finds, the best first."""
-    found = author.search(params, args.prompt, length=args.length, beams=args.beams, length_penalty=args.length_penalty)
+    (found,) = author.search(
+        params, [args.prompt], length=args.length, beams=args.beams, length_penalty=args.length_penalty
+    )
     for number, (text, one) in enumerate(found[: args.count], start=1):
         print(f"--- {number}: {one.log_probability:.3f} nats, score {one.score:.4f} ---")
         print(f"{args.prompt}{author.between}{text}", flush=True)

@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("lmlab.cli.train", "train a configuration, or go on with a run that was left unfinished"),
     "eval": ("lmlab.cli.eval", "measure a run's checkpoint"),
     "generate": ("lmlab.cli.generate", "sample text from a run"),
+    "translate": ("lmlab.cli.translate", "write the targets of sources, by a run of an encoder-decoder"),
+    "summarize": ("lmlab.cli.translate", "the same as translate, for runs that learned to summarise"),
     "score": ("lmlab.cli.score", "say how probable texts are under a run's model, and which of them is the most"),
     "embed": ("lmlab.cli.embed", "make vectors of texts by a run's model, and find those that are near"),
     "fill": ("lmlab.cli.fill", "fill the masks in a text, by a run of an encoder"),

@@ -11,15 +11,13 @@ import numpy as np
 
 from lmlab.contracts import CausalLM, EncoderDecoder
 from lmlab.errors import ConfigError
+from lmlab.evaluation.text_batches import text_batches
 from lmlab.generation.saved import ids_of_text
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
     from lmlab.training.program import Program
-
-ROWS = 16
-"""Texts that are read together."""
 
 
 class TextScore(NamedTuple):
@@ -63,13 +61,8 @@ def score_texts(
     rows = [np.append(ids_of_text(program, text, before=True), end).astype(np.int32) for text in texts]
     measure = _measure(program, None if source is None else ids_of_text(program, source, behind=True))
     found: list[float] = []
-    longest = max(map(len, rows))
-    for first in range(0, len(rows), ROWS):
-        some = rows[first : first + ROWS]
-        ids, there = np.zeros((2, ROWS, longest), np.int32)
-        for at, row in enumerate(some):
-            ids[at, : len(row)], there[at, : len(row)] = row, 1
-        found += np.asarray(measure(params, ids, there), np.float64)[: len(some)].tolist()
+    for ids, there, count in text_batches(rows):
+        found += np.asarray(measure(params, ids, there), np.float64)[:count].tolist()
     return [TextScore(nats, len(row) - 1) for nats, row in zip(found, rows, strict=True)]
 
 

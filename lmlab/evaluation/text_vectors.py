@@ -12,6 +12,7 @@ from lmlab.contracts import CausalLM, TokenEncoder
 from lmlab.data.features.labelled import marked_parts
 from lmlab.data.features.rows import Setting
 from lmlab.errors import ConfigError
+from lmlab.evaluation.text_batches import text_batches
 from lmlab.generation.saved import ids_of_text
 from lmlab.generation.writing import positions
 from lmlab.nn.heads import pooled
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from lmlab.nn.functional import Params
     from lmlab.training.program import Program
-
-ROWS = 16
-"""Texts that are read together."""
 
 
 def text_vectors(program: Program, params: Mapping[str, Array], texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
@@ -55,14 +53,7 @@ def text_vectors(program: Program, params: Mapping[str, Array], texts: Sequence[
         model = program.model.bind(params)
         return pooled(model, token_states(model, ids, segment_ids=there), there)
 
-    found = []
-    longest = max(map(len, rows))
-    for first in range(0, len(rows), ROWS):
-        some = rows[first : first + ROWS]
-        ids, there = np.zeros((2, ROWS, longest), np.int32)
-        for at, row in enumerate(some):
-            ids[at, : len(row)], there[at, : len(row)] = row, 1
-        found.append(np.asarray(read(params, ids, there), np.float32)[: len(some)])
+    found = [np.asarray(read(params, ids, there), np.float32)[:count] for ids, there, count in text_batches(rows)]
     return np.concatenate(found)
 
 

@@ -90,18 +90,21 @@ class Author:
         return ["".join(row) for row in zip(*chunks, strict=True)]
 
     def search(
-        self, params: Mapping[str, Array], prompt: str, *, length: int, beams: int, length_penalty: float
-    ) -> list[tuple[str, Hypothesis]]:
-        """The best continuations that a beam search finds, the best first; see `BeamSearch`. Nothing is drawn."""
+        self, params: Mapping[str, Array], prompts: Sequence[str], *, length: int, beams: int, length_penalty: float
+    ) -> list[list[tuple[str, Hypothesis]]]:
+        """The best continuations of every prompt that a beam search finds, the best first; see `BeamSearch`."""
         decoder = self._decoder
         search = BeamSearch(
             decoder.model, beams=beams, length_penalty=length_penalty, end_of_text=decoder.end_of_text,
             limit=decoder.limit,
         )  # fmt: skip
-        ids, sources = self._rows([prompt])
-        (found,) = search.search(params, ids, length=length, sources=sources)
-        texts = [self._text_stream() for _ in found]
-        return [(text.feed(one.tokens) + text.finish(), one) for text, one in zip(texts, found, strict=True)]
+        ids, sources = self._rows(prompts)
+        found = search.search(params, ids, length=length, sources=sources)
+        return [[(self._text(one.tokens), one) for one in row] for row in found]
+
+    def _text(self, ids: np.ndarray) -> str:
+        stream = self._text_stream()
+        return stream.feed(ids) + stream.finish()
 
     def _rows(self, prompts: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """What is continued, and the sources that it is a target of."""

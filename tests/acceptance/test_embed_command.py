@@ -10,7 +10,8 @@ import pytest
 
 from lmlab.cli.main import main
 from lmlab.config import resolve
-from lmlab.evaluation.text_vectors import ROWS, text_vectors
+from lmlab.evaluation.text_batches import ROWS
+from lmlab.evaluation.text_vectors import text_vectors
 from lmlab.generation.saved import SavedRun
 from lmlab.training.loop import train
 

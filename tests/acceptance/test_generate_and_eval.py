@@ -135,6 +135,11 @@ def test_what_is_no_run_folder_is_refused(lmlab, tmp_path):
         assert code == 6 and "is no run folder" in err
 
 
+def test_a_model_that_reads_no_source_writes_no_targets(run, lmlab):
+    code, _, err = lmlab("translate", run, "Was")
+    assert code == 2 and "the model 'gpt' is none. lmlab generate continues texts." in err
+
+
 def test_a_model_that_reads_no_source_has_no_target_to_begin(run, lmlab):
     code, _, err = lmlab("generate", run, "--target-prefix", "Was")
     assert code == 2 and "the model 'gpt' reads no source" in err and "write it into the prompt" in err

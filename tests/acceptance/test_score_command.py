@@ -12,7 +12,8 @@ import pytest
 
 from lmlab.cli.main import main
 from lmlab.config import resolve
-from lmlab.evaluation.text_scores import ROWS, score_texts
+from lmlab.evaluation.text_batches import ROWS
+from lmlab.evaluation.text_scores import score_texts
 from lmlab.generation.saved import SavedRun
 from lmlab.training.loop import train
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmlab.cli.main import main
+from lmlab.cli.translate import ROWS
 from lmlab.config import resolve
 from lmlab.training.loop import train
 
@@ -57,4 +58,13 @@ def test_targets_are_learned_measured_and_written(tmp_path, capfd) -> None:
     for given, message in ((["--temperature", "0"], "leave --temperature out"), (["--count", "4"], "--beams 3 finds")):
         assert main([*searched, *given]) == 2
         assert message in capfd.readouterr().err
+    (tmp_path / "sources.txt").write_text("three one\n\nfour two\n" + "two three\n" * ROWS)
+    wanted = ["ONE THREE", "TWO FOUR", *["THREE TWO"] * ROWS]
+    for command, how in (("translate", ["--beams", "3"]), ("summarize", [])):
+        assert main([command, str(run.folder), "one four", "--file", str(tmp_path / "sources.txt"), *how]) == 0
+        assert capfd.readouterr().out.splitlines() == ["FOUR ONE", *wanted]
+    for given, code, message in (([], 2, "there is no text to write"), (["one", "--beams", "0"], 2, "--beams 0")):
+        assert main(["translate", str(run.folder), *given]) == code
+        said = capfd.readouterr().err.strip()
+        assert message in said and "\n" not in said
     assert (run.folder / "samples" / "250.txt").read_text().split("---")[-1].split() == ["one", "two", "TWO", "ONE"]
