@@ -69,7 +69,7 @@ class Taught:
 
     def mixed(self, targets: LossOutput, lesson: Lesson) -> LossOutput:
         """The loss of targets with what the teacher adds."""
-        total = self.alpha * self.temperature**2 * lesson.kl + (1 - self.alpha) * targets.total
+        total = self.alpha * self.temperature * self.temperature * lesson.kl + (1 - self.alpha) * targets.total
         metrics = {**targets.metrics, "kl": (lesson.kl, targets.weight)}
         if self.hidden_weight is not None:
             total = total + self.hidden_weight * lesson.distance

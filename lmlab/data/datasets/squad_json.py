@@ -41,6 +41,7 @@ class SquadJson(FileSplits):
     squad_json.train = '{folder}/questions.json'
     squad_json.valid_share = 0.2
     squad_json.test_share = 0.2
+    experiment.loss = @span
     """
 
     def _examples_of(self, file: str, left_out: LeftOut) -> Iterator[Question]:

@@ -41,7 +41,7 @@ class Tasks:
     token_file.path = '{folder}/tokens.npy'
     token_file.vocab = 11
     experiment.loss = @weighted
-    weighted.losses = [@autoregressive, @autoregressive]
+    weighted.losses = [@autoregressive, @smoothed/autoregressive]
     weighted.weights = [0.7, 0.3]
     """
 
