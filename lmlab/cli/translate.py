@@ -30,7 +30,7 @@ ROWS = 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    add_texts(parser, "a source")
+    add_texts(parser, "written a target of")
     parser.add_argument("--length", type=int, help="the most tokens of a target (default: as in the run's training)")
     parser.add_argument("--beams", type=int, metavar="K", help="search with K beams for the most probable target")
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="A", help="of --beams: rank by log p / "

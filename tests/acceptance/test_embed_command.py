@@ -14,21 +14,10 @@ from lmlab.evaluation.text_batches import ROWS
 from lmlab.evaluation.text_vectors import text_vectors
 from lmlab.generation.saved import SavedRun
 from lmlab.training.loop import train
+from tests.acceptance.small import SMALL
 
-TINY = """
-experiment.tokenizer = @bytes
-bytes.specials = ['classify', 'separator']
-experiment.optimizer = @adamw
-experiment.steps = 1
-experiment.global_batch_size = 4
-experiment.seq_len = 16
-experiment.writers = []
-experiment.evaluators = []
-experiment.hooks = []
-adamw.learning_rate = 0.01
-mesh.data = 1
-"""
 LABELLED = """
+bytes.specials = ['classify', 'separator']
 experiment.loss = @classification
 experiment.dataset = @table_labelled
 table_labelled.train = '{folder}/table.tsv'
@@ -49,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "table.tsv").write_text("text\tlabel\n" + "".join(f"{n} dogs\t{n % 2}\n" for n in range(30)))
     (folder / "among.txt").write_text("or not to be\nto be\n\nxyzzy\n")
     for name, model in MODELS.items():
-        train(resolve([], [TINY, LABELLED.format(folder=folder), model]), folder / name)
+        train(resolve([], [SMALL, LABELLED.format(folder=folder), model]), folder / name)
     return folder
 
 

@@ -16,19 +16,8 @@ from lmlab.evaluation.text_batches import ROWS
 from lmlab.evaluation.text_scores import score_texts
 from lmlab.generation.saved import SavedRun
 from lmlab.training.loop import train
+from tests.acceptance.small import SMALL
 
-TINY = """
-experiment.tokenizer = @bytes
-experiment.optimizer = @adamw
-experiment.steps = 2
-experiment.global_batch_size = 4
-experiment.seq_len = 16
-experiment.writers = []
-experiment.evaluators = []
-experiment.hooks = []
-adamw.learning_rate = 0.01
-mesh.data = 1
-"""
 GPT = """
 experiment.model = @gpt
 experiment.loss = @autoregressive
@@ -60,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "corpus.txt").write_text("to be or not to be, that is the question\n" * 40)
     (folder / "pairs.tsv").write_text("".join(f"{n} dogs\tchiens : {n}\n" for n in range(30)))
     for name, part in (("gpt", GPT), ("seq2seq", SEQ2SEQ)):
-        train(resolve([], [TINY, part.format(folder=folder)]), folder / name)
+        train(resolve([], [SMALL, part.format(folder=folder)]), folder / name)
     return folder
 
 
