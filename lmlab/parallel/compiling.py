@@ -14,7 +14,7 @@ if jaxlib.version.__version__.startswith("0.10."):  # later ones have one way of
 """What makes XLA:CPU compile fast: without LLVM's optimizations, and by the cheaper of two ways of emitting fusions."""
 
 
-def jit_once(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def jit_once(function: Callable[..., Any], **options: Any) -> jax.stages.Wrapped:
     """`jax.jit` for a program that runs once, such as an initialisation: it is not worth optimizing on a CPU.
 
     LLVM's optimizations take most of the compilation there: 6.1 s of CPU against 1.8 s without them for the
