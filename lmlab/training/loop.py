@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from lmlab.config import Resolved, build, spec_from_json
 from lmlab.data import compare_fingerprints
@@ -25,6 +24,7 @@ from lmlab.training.run import Run
 from lmlab.training.run_folder import RunFolder, differences, keep_old
 from lmlab.training.session import Progress, Session
 from lmlab.training.signals import StopRequested, StopSignals
+from lmlab.training.starting import with_params
 from lmlab.training.state import State
 from lmlab.training.teacher import check_teacher, load_teacher
 
@@ -184,7 +184,8 @@ def _write_files(folder: RunFolder, resolved: Resolved, program: Program) -> Non
 
 def _check_note(folder: RunFolder, program: Program, note: Note) -> None:
     """Refuses a checkpoint of other data, of another configuration, or between two steps of a dispatch."""
-    changed = compare_fingerprints(note.fingerprint, program.data.train.fingerprint())
+    # A state whose parameters were brought from elsewhere has read no data yet, and names none.
+    changed = note.fingerprint and compare_fingerprints(note.fingerprint, program.data.train.fingerprint())
     if changed:
         raise DataError(
             f"the data is not what {folder.path} was trained on until step {note.step}:\n{changed}\n"
@@ -216,11 +217,4 @@ def _first_state(program: Program) -> State:
         params, plan = load_params(settings, own)
         say(plan.report(settings.run))
         found |= params
-    if not found:
-        return state
-    exported = program.partitioner.export(state)
-    params = {**exported.params, **found}
-    opt_state = dict(exported.opt_state)
-    if "ema" in opt_state:  # with arrays of its own: `load` takes them over
-        opt_state["ema"] = {path: jnp.copy(params[path]) for path in opt_state["ema"]}
-    return program.partitioner.load(exported._replace(params=params, opt_state=opt_state))
+    return with_params(program, state, found) if found else state

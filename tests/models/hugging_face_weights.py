@@ -6,108 +6,55 @@ Each takes `state`, numpy arrays by the names that `state_dict()` or `named_para
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
+
+from lmlab.interop.families import Family, Values
+from lmlab.interop.places import LAYER, Place
 
 Weights = dict[str, np.ndarray]
 State = Mapping[str, np.ndarray]
 
 
-def gpt2(state: State, *, heads: int) -> Weights:
-    """`GPT2LMHeadModel` as a `gpt`. Its kernels are (inputs, outputs) already."""
-    block = "transformer.h.{}."
-    layers = _count(state, block)
-
-    def stacked(name: str) -> np.ndarray:
-        return np.stack([state[block.format(layer) + name] for layer in range(layers)])
-
-    def fused(kernel: np.ndarray) -> np.ndarray:
-        """Columns [q | k | v], each by head, as (H, 3, K)."""
-        *lead, columns = kernel.shape
-        return kernel.reshape(*lead, 3, heads, -1).swapaxes(-3, -2).reshape(*lead, columns)
-
-    weights = {
-        "embedding/embedding": state["transformer.wte.weight"],
-        "positions/embedding": state["transformer.wpe.weight"],
-        "blocks/attention/qkv/kernel": fused(stacked("attn.c_attn.weight")),
-        "blocks/attention/qkv/bias": fused(stacked("attn.c_attn.bias")),
-        **_norm("norm", lambda part: state[f"transformer.ln_f.{part}"]),
+def of_family(family: Family, state: State, values: Values) -> Weights:
+    """The model of a family that `lmlab import` knows, by its places; parts that only the file has are left out."""
+    bare = {name.removeprefix(family.base): value for name, value in state.items()}
+    return {
+        path: _read(place, bare)
+        for path, place in family.places(values).items()
+        if place.names[0].replace(LAYER, "0") in bare
     }
-    names = {"attention/out": "attn.c_proj", "mlp/up": "mlp.c_fc", "mlp/down": "mlp.c_proj"}
-    for mine, theirs in names.items():
-        weights[f"blocks/{mine}/kernel"] = stacked(f"{theirs}.weight")
-        weights[f"blocks/{mine}/bias"] = stacked(f"{theirs}.bias")
-    for mine, theirs in {"attention_norm": "ln_1", "mlp_norm": "ln_2"}.items():
-        weights |= _norm(f"blocks/{mine}", lambda part, theirs=theirs: stacked(f"{theirs}.{part}"))
-    return weights
 
 
-def bert(state: State, *, heads: int) -> Weights:
-    """`BertForMaskedLM` or `BertForPreTraining` (which has a pooler) as a `bert`."""
-    block = "bert.encoder.layer.{}."
-    layers = _count(state, block)
-
-    def stacked(name: str) -> np.ndarray:
-        return np.stack([state[block.format(layer) + name] for layer in range(layers)])
-
-    def fused(part: str) -> np.ndarray:
-        parts = [stacked(f"attention.self.{name}.{part}") for name in ("query", "key", "value")]
-        return _by_head([_kernel(x) if part == "weight" else x for x in parts], heads)
-
-    weights = {
-        "embedding/embedding": state["bert.embeddings.word_embeddings.weight"],
-        "positions/embedding": state["bert.embeddings.position_embeddings.weight"],
-        "type_embedding/embedding": state["bert.embeddings.token_type_embeddings.weight"],
-        "blocks/attention/qkv/kernel": fused("weight"),
-        "blocks/attention/qkv/bias": fused("bias"),
-        **_norm("input_norm", lambda part: state[f"bert.embeddings.LayerNorm.{part}"]),
-        **_linear("head/transform", lambda part: state[f"cls.predictions.transform.dense.{part}"]),
-        **_norm("head/norm", lambda part: state[f"cls.predictions.transform.LayerNorm.{part}"]),
-        "head/bias": state["cls.predictions.bias"],
-    }
-    names = {"attention/out": "attention.output.dense", "mlp/up": "intermediate.dense", "mlp/down": "output.dense"}
-    for mine, theirs in names.items():
-        weights |= _linear(f"blocks/{mine}", lambda part, theirs=theirs: stacked(f"{theirs}.{part}"))
-    for mine, theirs in {"attention_norm": "attention.output.LayerNorm", "mlp_norm": "output.LayerNorm"}.items():
-        weights |= _norm(f"blocks/{mine}", lambda part, theirs=theirs: stacked(f"{theirs}.{part}"))
-    if "bert.pooler.dense.weight" in state:
-        weights |= _linear("pooler", lambda part: state[f"bert.pooler.dense.{part}"])
-    return weights
+def _read(place: Place, state: State) -> np.ndarray:
+    if not place.layered:
+        return place.read([state[name] for name in place.names])
+    layers = _count(state, place.names[0])
+    return np.stack([place.read([state[name.replace(LAYER, str(n))] for name in place.names]) for n in range(layers)])
 
 
-def llama(state: State, *, heads: int, kv_heads: int) -> Weights:
-    """`LlamaForCausalLM`, `MistralForCausalLM` or `MixtralForCausalLM` as a `llama`."""
+def mixtral(state: State) -> Weights:
+    """`MixtralForCausalLM` as a `llama` with grouped queries."""
     block = "model.layers.{}."
     layers = _count(state, block)
 
     def stacked(name: str, end: str = ".weight") -> np.ndarray:
         return np.stack([state[f"{block.format(layer)}{name}{end}"] for layer in range(layers)])
 
-    names = {"attention/out": "self_attn.o_proj"}
-    if f"{block.format(0)}mlp.experts.down_proj" in state:
-        names["mlp/router"] = "mlp.gate"
-        gate, up = np.split(_kernel(stacked("mlp.experts.gate_up_proj", "")), 2, -1)
-        fed = {"experts/gate": gate, "experts/up": up, "experts/down": _kernel(stacked("mlp.experts.down_proj", ""))}
-    else:
-        fed = {name: _kernel(stacked(f"mlp.{name}_proj")) for name in ("gate", "up", "down")}
-    q, k, v = (_kernel(stacked(f"self_attn.{name}_proj")) for name in "qkv")
-    if kv_heads == heads:
-        attention = {"blocks/attention/qkv/kernel": _by_head([q, k, v], heads)}
-    else:
-        attention = {f"blocks/attention/{name}/kernel": x for name, x in zip("qkv", (q, k, v), strict=True)}
-    weights = {
+    names = {"attention/out": "self_attn.o_proj", "mlp/router": "mlp.gate"}
+    names |= {f"attention/{name}": f"self_attn.{name}_proj" for name in "qkv"}
+    gate, up = np.split(_kernel(stacked("mlp.experts.gate_up_proj", "")), 2, -1)
+    fed = {"experts/gate": gate, "experts/up": up, "experts/down": _kernel(stacked("mlp.experts.down_proj", ""))}
+    return {
         "embedding/embedding": state["model.embed_tokens.weight"],
         "norm/scale": state["model.norm.weight"],
         "blocks/attention_norm/scale": stacked("input_layernorm"),
         "blocks/mlp_norm/scale": stacked("post_attention_layernorm"),
-        **attention,
         **{f"blocks/{mine}/kernel": _kernel(stacked(theirs)) for mine, theirs in names.items()},
         **{f"blocks/mlp/{name}/kernel": kernel for name, kernel in fed.items()},
+        "head/kernel": _kernel(state["lm_head.weight"]),
     }
-    if "lm_head.weight" in state:
-        weights["head/kernel"] = _kernel(state["lm_head.weight"])
-    return weights
 
 
 def t5(state: State) -> Weights:
@@ -159,17 +106,3 @@ def _count(state: State, block: str) -> int:
 def _kernel(weight: np.ndarray) -> np.ndarray:
     """torch.nn.Linear keeps (..., outputs, inputs)."""
     return weight.swapaxes(-1, -2)
-
-
-def _by_head(parts: list[np.ndarray], heads: int) -> np.ndarray:
-    """Queries', keys' and values' columns as (H, 3, K)."""
-    lead = parts[0].shape[:-1]
-    return np.stack([x.reshape(*lead, heads, -1) for x in parts], -2).reshape(*lead, -1)
-
-
-def _linear(path: str, part: Callable[[str], np.ndarray]) -> Weights:
-    return {f"{path}/kernel": _kernel(part("weight")), f"{path}/bias": part("bias")}
-
-
-def _norm(path: str, part: Callable[[str], np.ndarray]) -> Weights:
-    return {f"{path}/scale": part("weight"), f"{path}/bias": part("bias")}

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmlab.generation.beam import BeamSearch
+from lmlab.generation.beam import BeamOptions, BeamSearch
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy, Sample
+from lmlab.interop.families import BERT as BERT_OF_TRANSFORMERS
+from lmlab.interop.families import GPT2, LLAMA
 from lmlab.models.bert import BERT
 from lmlab.models.encoder_decoder import T5
 from lmlab.models.gpt import GPT
@@ -52,7 +54,7 @@ def gpt2() -> tuple[Any, ModelDef[GPT], Params]:
     )  # fmt: skip
     theirs = randomised(transformers.GPT2LMHeadModel(config))
     mine = ModelDef.of(lambda rngs: GPT(V, T, jnp.float32, rngs, **SIZES))
-    return theirs, mine, checked(mine, weights_of.gpt2(arrays(theirs), heads=H))
+    return theirs, mine, checked(mine, weights_of.of_family(GPT2, arrays(theirs), {"heads": H, "tie_embeddings": True}))
 
 
 @functools.cache
@@ -87,7 +89,10 @@ def llama(kind: str, kv_heads: int) -> tuple[Any, ModelDef[Llama], Params]:
             experts_per_token=3,
         )
     )
-    return theirs, mine, checked(mine, weights_of.llama(arrays(theirs), heads=H, kv_heads=kv_heads))
+    if kind == "mixtral":
+        return theirs, mine, checked(mine, weights_of.mixtral(arrays(theirs)))
+    values = {"heads": H, "kv_heads": kv_heads, "tie_embeddings": False}
+    return theirs, mine, checked(mine, weights_of.of_family(LLAMA, arrays(theirs), values))
 
 
 @functools.cache
@@ -99,7 +104,7 @@ def bert(pooler: bool) -> tuple[Any, ModelDef[BERT], Params]:
     kind = transformers.BertForPreTraining if pooler else transformers.BertForMaskedLM
     theirs = randomised(kind(config))
     mine = ModelDef.of(lambda rngs: BERT(V, T, jnp.float32, rngs, **SIZES, types=3, pooler=pooler))
-    return theirs, mine, checked(mine, weights_of.bert(arrays(theirs), heads=H))
+    return theirs, mine, checked(mine, weights_of.of_family(BERT_OF_TRANSFORMERS, arrays(theirs), {"heads": H}))
 
 
 @functools.cache
@@ -201,7 +206,7 @@ def test_beam_search(name: str, penalty: float) -> None:
     """All that is kept, its scores and its order, to the last token that may be written."""
     theirs, mine, params = CAUSAL[name]()
     prompts, end = [ids()[0, :4], ids()[1, :1], ids()[2, :3]], 5
-    search = BeamSearch(mine, beams=4, length_penalty=penalty, end_of_text=end, limit=T)
+    search = BeamSearch(mine, BeamOptions(4, penalty), end_of_text=end, limit=T)
     for prompt, found in zip(prompts, search.search(params, prompts, length=7), strict=True):
         given = torch.tensor(prompt[None])
         wanted = theirs.generate(
@@ -220,7 +225,9 @@ def test_gradients_of_gpt2() -> None:
     theirs.zero_grad()
     logits = theirs(torch.tensor(tokens)).logits[:, :-1].reshape(-1, V)
     torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[:, 1:].reshape(-1))).backward()
-    wanted = weights_of.gpt2(arrays(theirs, lambda weight: weight.grad), heads=H)
+    wanted = weights_of.of_family(
+        GPT2, arrays(theirs, lambda weight: weight.grad), {"heads": H, "tie_embeddings": True}
+    )
 
     @jax.jit
     @jax.grad
@@ -287,7 +294,7 @@ def test_logits_vectors_and_gradients_of_bert(pooler: bool) -> None:
     np.testing.assert_allclose(got * real, logits.detach().numpy() * real, atol=1e-4)
     if vectors is not None:
         np.testing.assert_allclose(got_vectors, vectors.detach().numpy(), atol=1e-4)
-    assert_gradients(gradient, weights_of.bert(grads, heads=H))
+    assert_gradients(gradient, weights_of.of_family(BERT_OF_TRANSFORMERS, grads, {"heads": H}))
 
 
 def sources() -> tuple[np.ndarray, np.ndarray]:

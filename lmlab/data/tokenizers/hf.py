@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from lmlab.data.tokenizers.byte_level import letters
 from lmlab.data.tokenizers.hugging_face import HuggingFace, Vocabulary
 from lmlab.errors import ConfigError, DataError
+from lmlab.ranges import Count
 from lmlab.registry import near_names, tokenizers
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class TokenizerFile(HuggingFace):
     Args:
       path: the file.
       roles: token by role, for tokens with other names: `{'classify': '<s>'}`; wins over what names usually mean.
+      ids: number of ids, where a model has more than the file names; those behind stand for nothing. None: the file's.
     """
 
     name: ClassVar[str] = "hf"
@@ -57,6 +59,17 @@ class TokenizerFile(HuggingFace):
 
     path: str
     roles: Mapping[str, str] | None = None
+    ids: Count | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, V, those that stand for nothing included."""
+        return super().vocab_size if self.ids is None else self.ids
+
+    def token_bytes(self) -> list[bytes]:
+        """The bytes that each id stands for; none for special ids and those that the file does not name."""
+        named = super().token_bytes()
+        return named + [b""] * (self.vocab_size - len(named))
 
     def fit(self, texts: Iterable[str]) -> Self:
         """This tokenizer as the file has it; DataError where it cannot be read, ConfigError where no token ends."""
@@ -71,6 +84,8 @@ class TokenizerFile(HuggingFace):
             vocabulary = Vocabulary.read(content.decode(), {}, facts)
         except (DataError, UnicodeDecodeError) as error:
             raise DataError(f"{self.path}: {error}") from None
+        if self.ids is not None and self.ids < len(vocabulary.pieces):
+            raise ConfigError(f"hf.ids = {self.ids}: {self.path} names {len(vocabulary.pieces)} ids.")
         return self.fitted(Vocabulary(vocabulary.rust, self._special_ids(vocabulary), facts))
 
     def piece_bytes(self, piece: str) -> bytes:

@@ -1,0 +1,1 @@
+"""Weights and programs from elsewhere, and for elsewhere."""
