@@ -15,9 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jax import Array
 
+from lmlab.cli.beams import add_beams, beams_of
 from lmlab.cli.texts import add_texts, texts_of
 from lmlab.contracts import CausalLM, EncoderDecoder
 from lmlab.errors import ConfigError
+from lmlab.generation.beam import BeamOptions
 from lmlab.generation.samplers import Greedy
 from lmlab.generation.saved import SavedRun
 from lmlab.generation.writing import Author
@@ -32,17 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     add_texts(parser, "written a target of")
     parser.add_argument("--length", type=int, help="the most tokens of a target (default: as in the run's training)")
-    parser.add_argument("--beams", type=int, metavar="K", help="search with K beams for the most probable target")
-    parser.add_argument("--length-penalty", type=float, default=1.0, metavar="A", help="of --beams: rank by log p / "
-                        "length^A (default: 1)")  # fmt: skip
+    add_beams(parser, "for the most probable target")
     parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the newest)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints a line for each source."""
-    for name in ("length", "beams"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ConfigError(f"--{name} {getattr(args, name)}: it must be at least 1.")
+    if args.length is not None and args.length < 1:
+        raise ConfigError(f"--length {args.length}: it must be at least 1.")
+    beams = beams_of(args)
     sources = texts_of(args, "to write a target of")
     use_compilation_cache()
     saved = SavedRun(args.run)
@@ -54,19 +54,19 @@ def run(args: argparse.Namespace) -> int:
         )
     length = args.length or saved.program.experiment.seq_len
     author, params = Author(saved.program, Greedy()), saved.params(args.step)
-    for target in _targets(author, params, sources, length, args):
+    for target in _targets(author, params, sources, length, beams):
         print(" ".join(target.splitlines()).strip(), flush=True)
     return 0
 
 
 def _targets(
-    author: Author, params: Mapping[str, Array], sources: Sequence[str], length: int, args: argparse.Namespace
+    author: Author, params: Mapping[str, Array], sources: Sequence[str], length: int, beams: BeamOptions | None
 ) -> Iterator[str]:
     """The target of every source, in their order."""
     for first in range(0, len(sources), ROWS):
         some = sources[first : first + ROWS]
-        if args.beams is None:
+        if beams is None:
             yield from author.write(params, some, length=length, seed=0)
             continue
-        searched = author.search(params, some, length=length, beams=args.beams, length_penalty=args.length_penalty)
+        searched = author.search(params, some, beams, length=length)
         yield from (found[0][0] for found in searched)

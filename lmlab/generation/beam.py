@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmlab.errors import ConfigError
-from lmlab.generation.decoding import empty_cache, opening, padded, read
+from lmlab.generation.caches import empty_for_steps, for_steps, picked, read, rows_of_cache
+from lmlab.generation.decoding import check_room, laid_out, padded
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 NEVER = float("-inf")
 """The score of what is no hypothesis."""
-NO_ROWS = -1
-"""The axis of rows of what has none."""
 
 
 class Hypothesis(NamedTuple):
@@ -39,8 +39,43 @@ class Hypothesis(NamedTuple):
     score: float
 
 
+@dataclass(frozen=True)
+class BeamOptions:
+    """How wide a beam search is, and what it prefers.
+
+    Hypotheses of n tokens, the end of text included, are ranked by log p / n^length_penalty.
+
+    Several groups of beams are searched side by side for texts that differ (diverse beam search, Vijayakumar et al.
+    2016, arXiv:1610.02424, section 4): at each position the groups choose one after the other, and each prefers tokens
+    that few beams of the earlier groups have chosen there (the Hamming diversity of section 4.2). A group's choice is
+    by log p - diversity × that number of beams; what it finds is still ranked by log p alone.
+
+    Args:
+      beams: continuations kept on the way, and hypotheses kept at the end, K.
+      length_penalty: 0 ranks by log p, which prefers short texts; 1 by log p per token; larger ones prefer long texts.
+      groups: of K / groups beams each; 1 is the ordinary search.
+      diversity: nats that a choice of each beam before costs the same choice in a later group.
+
+    Raises:
+      ConfigError: there is no beam, the groups are not equally large, or the diversity is below 0.
+    """
+
+    beams: int
+    length_penalty: float = 1.0
+    groups: int = 1
+    diversity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise ConfigError(f"{self.beams} beams: there must be at least 1.")
+        if self.groups < 1 or self.beams % self.groups:
+            raise ConfigError(f"{self.beams} beams in {self.groups} groups: groups must be equally large.")
+        if not self.diversity >= 0:
+            raise ConfigError(f"a diversity of {self.diversity}: it must be at least 0.")
+
+
 class Beams(NamedTuple):
-    """A search on its way; `cache` has read the positions before `time`.
+    """A search on its way, each group of beams in a row of its own; `cache` has read the positions before `time`.
 
     Attributes:
       tokens: what is on its way, known up to `time`.
@@ -69,36 +104,29 @@ class Beams(NamedTuple):
 class BeamSearch:
     """Compiled beam search with one model.
 
-    Hypotheses of n tokens, the end of text included, are ranked by log p / n^length_penalty. Only what has ended, or is
-    as long as it may be, is a hypothesis; a row is searched until nothing on its way can come to a better score than
-    the worst hypothesis that it keeps. With as many beams as there are beginnings it finds the best of all.
+    Only what has ended, or is as long as it may be, is a hypothesis; a row is searched until nothing on its way can
+    come to a better score than the worst hypothesis that it keeps. With as many beams as there are beginnings it finds
+    the best of all.
 
     What is found for a row does not depend on the rows beside it.
 
     Args:
       model: the definition of a causal model or of an encoder-decoder.
-      beams: continuations kept on the way, and hypotheses kept at the end, K.
-      length_penalty: 0 ranks by log p, which prefers short texts; 1 by log p per token; larger ones prefer long texts.
+      options: how wide the search is, and what it prefers.
       end_of_text: the id that ends a hypothesis (and begins an empty prompt), or None.
       limit: the most tokens that the model can read (learned positions), or None.
-
-    Raises:
-      ConfigError: there is no beam.
     """
 
     def __init__(
         self,
         model: ModelDef[Any],
+        options: BeamOptions,
         *,
-        beams: int,
-        length_penalty: float = 1.0,
         end_of_text: int | None = None,
         limit: int | None = None,
     ) -> None:
-        if beams < 1:
-            raise ConfigError(f"{beams} beams: there must be at least 1.")
-        self.model, self.beams, self.limit = model, beams, limit
-        self.length_penalty, self.end_of_text = length_penalty, end_of_text
+        self.model, self.options, self.limit, self.end_of_text = model, options, limit, end_of_text
+        self._beams = options.beams // options.groups  # of a group
         self._search = jax.jit(self._searched)
 
     def search(
@@ -120,29 +148,24 @@ class BeamSearch:
         Raises:
           ConfigError: the model cannot read as much.
         """
-        rows = [opening(prompt, self.end_of_text) for prompt in prompts]
-        start = np.array([len(row) for row in rows], np.int32)
-        width = int(start.max()) + length
-        if self.limit is not None and width - 1 > self.limit:
-            raise ConfigError(
-                f"a search that adds {length} tokens to a prompt of {start.max()} reads {width - 1}, and the model has "
-                f"positions for {self.limit}. Ask for at most {self.limit + 1 - start.max()}, or give a shorter prompt."
-            )
-        tokens = np.zeros((len(rows), width), np.int32)
-        for row, given in zip(tokens, rows, strict=True):
-            row[: len(given)] = given
+        tokens, start = laid_out(prompts, length, self.end_of_text)
+        check_room("a search", int(start.max()), length, tokens.shape[1] - 1, self.limit)
         told = None if sources is None else padded(sources)
         found: Beams = jax.device_get(self._search(params, tokens, start, np.int32(length), told))
-        return [self._hypotheses(found, b, int(start[b])) for b in range(len(rows))]
+        return [self._hypotheses(found, b, int(start[b])) for b in range(len(start))]
 
-    def _hypotheses(self, found: Beams, b: int, start: int) -> list[Hypothesis]:
-        made = []
-        for k in np.flatnonzero(found.scores[b] > NEVER):
-            tokens = np.asarray(found.kept)[b, k, start : found.ends[b, k]]
-            if self.end_of_text is not None and len(tokens) and tokens[-1] == self.end_of_text:
-                tokens = tokens[:-1]
-            made.append(Hypothesis(tokens, float(found.kept_sums[b, k]), float(found.scores[b, k])))
-        return made
+    def _hypotheses(self, found: Beams, row: int, start: int) -> list[Hypothesis]:
+        """What the groups of a row have found, each text once."""
+        made: dict[bytes, Hypothesis] = {}
+        for b in range(row * self.options.groups, (row + 1) * self.options.groups):
+            for k in np.flatnonzero(found.scores[b] > NEVER):
+                tokens = np.asarray(found.kept)[b, k, start : found.ends[b, k]]
+                ended = self.end_of_text is not None and len(tokens) > 0 and tokens[-1] == self.end_of_text
+                one = Hypothesis(
+                    tokens[:-1] if ended else tokens, float(found.kept_sums[b, k]), float(found.scores[b, k])
+                )
+                made.setdefault(tokens.tobytes(), one)
+        return sorted(made.values(), key=lambda one: -one.score)
 
     def _searched(
         self,
@@ -153,18 +176,24 @@ class BeamSearch:
         told: tuple[Int[Array, "B S"], Int[Array, "B S"]] | None,
     ) -> Beams:
         """The search from its beginning to its end; the cache and the memory are left out of what it returns."""
+        tokens, start = (jnp.repeat(each, self.options.groups, axis=0) for each in (tokens, start))
+        params = for_steps(self.model, params)
         model, (rows, width) = self.model.bind(params), tokens.shape
         memory = None
         if told is not None:
-            several = (jnp.repeat(each, self.beams, axis=0) for each in told)
+            several = (jnp.repeat(each, self.options.beams, axis=0) for each in told)
             memory = model.encode_source(next(several), segment_ids=next(several))
-        nothing = jnp.full((rows, self.beams), NEVER)
-        copies = jnp.repeat(tokens[:, None], self.beams, axis=1)
+
+        def empty(memory: Memory, rows: int) -> Cache:
+            return empty_for_steps(self.model, params, memory, rows, width)
+
+        nothing = jnp.full((rows, self._beams), NEVER)
+        copies = jnp.repeat(tokens[:, None], self._beams, axis=1)
         state = Beams(
             copies, nothing.at[:, 0].set(0.0), copies, nothing, nothing, jnp.zeros(nothing.shape, jnp.int32),
-            jnp.zeros(rows, bool), jnp.int32(0), empty_cache(model, memory, rows * self.beams, width), memory,
+            jnp.zeros(rows, bool), jnp.int32(0), empty(memory, rows * self._beams), memory,
         )  # fmt: skip
-        axes = rows_of_cache(model, memory, width)
+        axes = rows_of_cache(empty, memory)
         step = partial(self._step, model, tokens, start, start + length, axes)
         found = jax.lax.while_loop(lambda s: (s.time < width - 1) & ~s.done.all(), step, state)
         return found._replace(cache=None, memory=None)
@@ -187,18 +216,16 @@ class BeamSearch:
         state = state._replace(time=time, cache=cache)
         reading = (time < start) | state.done  # rows whose prompt goes on, or which have ended
 
-        # At most one continuation of each beam ends the text, so that beams go on in half of twice as many.
-        each = state.sums[:, :, None] + log_p
-        sums, places = jax.lax.top_k(each.reshape(rows, -1), min(2 * beams, each[0].size))
-        source, token = jnp.divmod(places, each.shape[-1])
+        ranks, sums, source, token = self._continuations(state.sums[:, :, None] + log_p, ~reading)
         tokens = jnp.take_along_axis(state.tokens, source[:, :, None], axis=1).at[:, :, time].set(token)
         ended = jnp.zeros(token.shape, bool) if self.end_of_text is None else token == self.end_of_text
         last = (time == end - 1)[:, None]
-        count = jnp.maximum(time + 1 - start, 1).astype(jnp.float32)[:, None] ** self.length_penalty
+        count = jnp.maximum(time + 1 - start, 1).astype(jnp.float32)[:, None] ** self.options.length_penalty
         state = self._keep(state, tokens, sums, jnp.where((ended | last) & ~reading[:, None], sums / count, NEVER))
 
-        going, chosen = jax.lax.top_k(jnp.where(ended, NEVER, sums), min(beams, sums.shape[1]))
-        going, chosen = _as_many(going, NEVER, beams), _as_many(chosen, 0, beams)
+        _, chosen = jax.lax.top_k(jnp.where(ended, NEVER, ranks), min(beams, sums.shape[1]))
+        going = _as_many(jnp.take_along_axis(jnp.where(ended, NEVER, sums), chosen, axis=1), NEVER, beams)
+        chosen = _as_many(chosen, 0, beams)
         origin = jnp.where(reading[:, None], jnp.arange(beams), jnp.take_along_axis(source, chosen, axis=1))
         forced = state.tokens.at[:, :, time].set(jax.lax.dynamic_index_in_dim(given, time, axis=1))
         following = jnp.take_along_axis(tokens, chosen[:, :, None], axis=1)
@@ -206,14 +233,43 @@ class BeamSearch:
         state = state._replace(
             tokens=jnp.where(reading[:, None, None], forced, following),
             sums=jnp.where(reading[:, None], state.sums, going),
-            cache=jax.tree.map(lambda x, axis: x if axis == NO_ROWS else jnp.take(x, flat, axis), cache, axes),
+            cache=picked(cache, axes, flat),
         )
         return state._replace(done=state.done | (last[:, 0] & ~reading) | self._settled(state, start, end))
+
+    def _continuations(
+        self, sums: Float[Array, "B K V"], writing: Bool[Array, " B"]
+    ) -> tuple[Float[Array, "B C"], Float[Array, "B C"], Int[Array, "B C"], Int[Array, "B C"]]:
+        """The C continuations of each group that it ranks best: by what, their log p, their beam, and their token.
+
+        At most one continuation of each beam ends the text, so that beams go on in half of twice as many.
+        """
+        rows, beams, vocab = sums.shape
+        count = min(2 * beams, beams * vocab)
+        groups = self.options.groups
+
+        def choose(chosen: Float[Array, "R V"], given: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+            """One group's choice in every row; `chosen` counts the beams of the earlier groups that took a token."""
+            sums, writing = given
+            ranked = (sums - self.options.diversity * chosen[:, None]).reshape(len(sums), -1)
+            ranks, places = jax.lax.top_k(ranked, count)
+            token = places % vocab
+            goes_on = (ranks > NEVER) & writing[:, None]
+            if self.end_of_text is not None:
+                goes_on &= token != self.end_of_text
+            goes_on &= jnp.cumsum(goes_on, axis=1) <= beams
+            return chosen.at[jnp.arange(len(sums))[:, None], token].add(goes_on), (ranks, places)
+
+        grouped = (sums.reshape(-1, groups, beams, vocab), writing.reshape(-1, groups))
+        none = jnp.zeros((rows // groups, vocab))
+        _, found = jax.lax.scan(choose, none, jax.tree.map(lambda x: x.swapaxes(0, 1), grouped))
+        ranks, places = (x.swapaxes(0, 1).reshape(rows, count) for x in found)
+        return ranks, jnp.take_along_axis(sums.reshape(rows, -1), places, axis=1), places // vocab, places % vocab
 
     def _keep(self, state: Beams, tokens: Array, sums: Array, scores: Array) -> Beams:
         """The best of the hypotheses that were kept and of these."""
         scores = jnp.concatenate([state.scores, scores], axis=1)
-        scores, chosen = jax.lax.top_k(scores, self.beams)
+        scores, chosen = jax.lax.top_k(scores, self._beams)
         ends = jnp.concatenate([state.ends, jnp.full(sums.shape, state.time + 1)], axis=1)
         sums = jnp.concatenate([state.kept_sums, sums], axis=1)
         kept = jnp.take_along_axis(jnp.concatenate([state.kept, tokens], axis=1), chosen[:, :, None], axis=1)
@@ -223,30 +279,17 @@ class BeamSearch:
         )  # fmt: skip
 
     def _settled(self, state: Beams, start: Int[Array, " B"], end: Int[Array, " B"]) -> Bool[Array, " B"]:
-        """Rows in which nothing on its way can still come to a better score than all that is kept.
+        """Rows in which nothing on its way can still come to a better score than all that is kept, in any group.
 
         A sum only falls; divided by n^penalty it is best at the greatest length if the penalty is positive, else now.
+        A group goes on while another one does: its choices count there.
         """
-        count = jnp.where(self.length_penalty > 0, end - start, jnp.maximum(state.time + 1 - start, 1))
-        best = state.sums.max(1) / count.astype(jnp.float32) ** self.length_penalty
-        return (best <= state.scores.min(1)) & (state.time >= start)
-
-
-def rows_of_cache(model: Any, memory: Memory, length: int) -> Any:
-    """Where each leaf of a model's cache has its rows, as a tree of axes; `NO_ROWS` where a leaf has none.
-
-    Found by asking for caches of two and of three rows: models keep them where they like.
-    """
-
-    def shapes(rows: int) -> Any:
-        told = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), memory)
-        return jax.eval_shape(lambda: empty_cache(model, told, rows, length))
-
-    def axis(two: Any, three: Any) -> int:
-        found = [i for i, (a, b) in enumerate(zip(two.shape, three.shape, strict=True)) if (a, b) == (2, 3)]
-        return found[0] if found else NO_ROWS
-
-    return jax.tree.map(axis, shapes(2), shapes(3))
+        penalty = self.options.length_penalty
+        count = jnp.where(penalty > 0, end - start, jnp.maximum(state.time + 1 - start, 1))
+        best = state.sums.max(1) / count.astype(jnp.float32) ** penalty
+        settled = (best <= state.scores.min(1)) & (state.time >= start)
+        groups = self.options.groups
+        return jnp.repeat(settled.reshape(-1, groups).all(axis=1), groups)
 
 
 def _as_many(values: Array, filler: float, count: int) -> Array:

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lmlab.contracts import TextSampler
-from lmlab.errors import DataError
+from lmlab.errors import ConfigError, DataError
+from lmlab.generation.caches import cache_for_steps, empty_cache, for_steps, read
+from lmlab.nn.layout import on_cpu
 from lmlab.training.randomness import GENERATION, row_keys, stream_key
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Key
+    from jaxtyping import Array, Bool, Int, Key
 
     from lmlab.contracts import Cache, CausalLM, EncoderDecoder, Memory, Sampler
     from lmlab.nn.functional import ModelDef
@@ -68,6 +70,7 @@ class Decoder:
         self._encode = jax.jit(self._encode_sources)
         self._read = jax.jit(self._read_view, static_argnames=("size", "room"))
         self._advance = jax.jit(self._advance_until, donate_argnums=1)
+        self._for_steps = jax.jit(partial(for_steps, model))
 
     def stream(
         self,
@@ -91,17 +94,14 @@ class Decoder:
           One int32 array per row (empty while a longer prompt is read, and after the row's end), without
           `end_of_text`.
         """
-        rows = [opening(prompt, self.end_of_text) for prompt in prompts]
-        starts = np.array([len(row) for row in rows], np.int32)
+        tokens, starts = laid_out(prompts, length, self.end_of_text)
         ends = starts + np.int32(length)
-        tokens = np.zeros((len(rows), int(ends.max())), np.int32)
-        for row, given in zip(tokens, rows, strict=True):
-            row[: len(given)] = given
         time, capacity = int(starts.min()) - 1, tokens.shape[1]
         state = self._begin(*jax.device_put((tokens, starts, ends, np.int32(time), np.uint32(seed))))
         if sources is not None:
             state = state._replace(memory=self._encode(params, *jax.device_put(padded(sources))))
         limit, view = self.limit or capacity, -1
+        own = self._for_steps(params) if on_cpu() else params
         while time < capacity - 1:
             start = first_in_view(time, limit)
             if start != view:
@@ -111,11 +111,11 @@ class Decoder:
                 cache = self._read(params, state.tokens, place, state.memory, size=time - start, room=room)
                 state = state._replace(cache=cache)
             until = min(time + CHUNK, start + limit, capacity - 1)
-            state = self._advance(params, state, jax.device_put(np.int32(until)))
+            state = self._advance(own, state, jax.device_put(np.int32(until)))
             tokens, done, reached = jax.device_get((state.tokens, state.done, state.time))
             yield [
                 self._fresh(tokens[b], range(max(time + 1, starts[b]), min(reached + 1, ends[b])))
-                for b in range(len(rows))
+                for b in range(len(starts))
             ]
             time = int(reached)
             if done.all():
@@ -166,7 +166,7 @@ class Decoder:
         if size:
             view = jax.lax.dynamic_slice_in_dim(tokens, start, size, axis=1)
             _, cache = read(model, memory, view, cache)
-        return cache
+        return cache_for_steps(self.model, for_steps(self.model, params), memory, cache, tokens.shape[0], room)
 
     def _advance_until(self, params: Mapping[str, Array], state: Decoding, until: Int[Array, ""]) -> Decoding:
         """Puts down the next tokens, up to position `until`, while any row goes on."""
@@ -209,16 +209,6 @@ def _next(model: CausalLM | EncoderDecoder, sampler: Sampler, end_of_text: int |
     return state._replace(tokens=tokens, done=state.done | ended, time=time, cache=cache)
 
 
-def read(model: Any, memory: Memory, tokens: Int[Array, "B T"], cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
-    """The states after these tokens, and the cache that has read them; with a memory, they are targets of sources."""
-    return model.hidden(tokens, cache=cache) if memory is None else model.decode(tokens, memory, cache=cache)
-
-
-def empty_cache(model: Any, memory: Memory, rows: int, length: int) -> Cache:
-    """A cache that has read nothing yet, for at most `length` tokens."""
-    return model.init_cache(rows, length) if memory is None else model.init_decoding(memory, length)
-
-
 def targets(
     model: EncoderDecoder,
     memory: Memory,
@@ -256,6 +246,33 @@ def begin(
     """Rows about to be continued; nothing is read yet."""
     keys = row_keys(stream_key(seed, GENERATION), jnp.arange(tokens.shape[0]))
     return Decoding(tokens, start, end, done=start >= end, time=time, keys=keys, cache=None, memory=None)
+
+
+def laid_out(prompts: Sequence[np.ndarray], length: int, end_of_text: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts with room for `length` tokens behind each, (B, N) int32, and their lengths, (B,) int32; see `opening`."""
+    rows = [opening(prompt, end_of_text) for prompt in prompts]
+    starts = np.array([len(row) for row in rows], np.int32)
+    tokens = np.zeros((len(rows), int(starts.max()) + length), np.int32)
+    for row, given in zip(tokens, rows, strict=True):
+        row[: len(given)] = given
+    return tokens, starts
+
+
+def check_room(search: str, longest: int, length: int, reads: int, limit: int | None) -> None:
+    """ConfigError where a search reads more tokens than the model has positions for.
+
+    Args:
+      search: what it is called.
+      longest: tokens of the longest prompt.
+      length: tokens that are added.
+      reads: tokens that are read.
+      limit: positions of the model, or None.
+    """
+    if limit is not None and reads > limit:
+        raise ConfigError(
+            f"{search} that adds {length} tokens to a prompt of {longest} reads {reads}, and the model has positions "
+            f"for {limit}. Ask for at most {limit - reads + length}, or give a shorter prompt."
+        )
 
 
 def opening(prompt: np.ndarray, end_of_text: int | None) -> np.ndarray:

@@ -108,6 +108,10 @@ class Told:
         """The causal model with these parameters."""
         return _Bound(self.model.bind(params), self.latents)
 
+    def apart(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters block by block; see `ModelDef.apart`."""
+        return self.model.apart(params)
+
 
 class _Bound:
     """A CausalLM, of as many rows as there are latent vectors."""

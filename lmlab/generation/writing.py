@@ -11,7 +11,8 @@ from jax.experimental import multihost_utils
 
 from lmlab.contracts import CausalLM, EncoderDecoder
 from lmlab.errors import ConfigError
-from lmlab.generation.beam import BeamSearch, Hypothesis
+from lmlab.generation.beam import BeamOptions, BeamSearch, Hypothesis
+from lmlab.generation.contrastive import ContrastiveSearch
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.text import TextStream
 
@@ -90,17 +91,25 @@ class Author:
         return ["".join(row) for row in zip(*chunks, strict=True)]
 
     def search(
-        self, params: Mapping[str, Array], prompts: Sequence[str], *, length: int, beams: int, length_penalty: float
+        self, params: Mapping[str, Array], prompts: Sequence[str], options: BeamOptions, *, length: int
     ) -> list[list[tuple[str, Hypothesis]]]:
         """The best continuations of every prompt that a beam search finds, the best first; see `BeamSearch`."""
         decoder = self._decoder
-        search = BeamSearch(
-            decoder.model, beams=beams, length_penalty=length_penalty, end_of_text=decoder.end_of_text,
-            limit=decoder.limit,
-        )  # fmt: skip
+        search = BeamSearch(decoder.model, options, end_of_text=decoder.end_of_text, limit=decoder.limit)
         ids, sources = self._rows(prompts)
         found = search.search(params, ids, length=length, sources=sources)
         return [[(self._text(one.tokens), one) for one in row] for row in found]
+
+    def contrast(
+        self, params: Mapping[str, Array], prompts: Sequence[str], *, length: int, candidates: int, penalty: float
+    ) -> list[str]:
+        """The continuation of every prompt that a contrastive search finds; see `ContrastiveSearch`."""
+        decoder = self._decoder
+        search = ContrastiveSearch(
+            decoder.model, candidates=candidates, penalty=penalty, end_of_text=decoder.end_of_text, limit=decoder.limit
+        )
+        ids, sources = self._rows(prompts)
+        return [self._text(row) for row in search.complete(params, ids, length=length, sources=sources)]
 
     def _text(self, ids: np.ndarray) -> str:
         stream = self._text_stream()

@@ -224,7 +224,7 @@ class TransformerEncoderDecoder(nnx.Module):
         batch, time = tokens.shape
         target = None if cache is None else cache.target
         read = None if target is None else target.length
-        slots = time if target is None else target.k.shape[2]
+        slots = time if target is None else target.k.shape[3]
         keys = _of_side(keys, 1)
         x = self._embed(self.decoder_positions, tokens, read, keys)
         view = _view(self.decoder_positions, segment_ids, time, read, slots)
@@ -281,7 +281,7 @@ class TransformerEncoderDecoder(nnx.Module):
         _, (k, v) = run_stack(self.decoder, read, jnp.zeros(()), scan=self.scan, remat="none")
         layers, heads, head_width = self.cache_shape
         batch = memory.states.shape[0]
-        empty = jnp.zeros((layers, batch, length, heads, head_width), self.dtype)
+        empty = jnp.zeros((layers, batch, heads, length, head_width), self.dtype)
         return DecodingCache(KVCache(empty, empty, jnp.zeros(batch, jnp.int32)), k, v)
 
     def _embed(

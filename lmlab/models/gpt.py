@@ -147,7 +147,7 @@ class GPT(nnx.Module):
         """
         batch, time = tokens.shape[:2]
         read = None if cache is None else cache.length
-        slots = time if cache is None else cache.k.shape[2]
+        slots = time if cache is None else cache.k.shape[3]
         x = self.dropout(self.positions.add(self.embedding(tokens, self.dtype), positions, read), keys, 0)
         turn, bias = self.positions.rotation(positions, read, time), self.positions.score_bias(read, time, slots)
         x, kept = run_blocks(
@@ -199,7 +199,7 @@ class GPT(nnx.Module):
           ConfigError: there is no learned position for that many tokens.
         """
         self.positions.require(length, self._name)
-        shape = (self.layers, batch, length, self.kv_heads, self.head_width)
+        shape = (self.layers, batch, self.kv_heads, length, self.head_width)
         return KVCache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype), jnp.zeros(batch, jnp.int32))
 
     @property

@@ -25,12 +25,12 @@ class KVCache(NamedTuple):
     """Keys and values read so far. Slots at and beyond a row's length hold nothing that is ever seen.
 
     Attributes:
-      k, v: (L, B, S, G, K), S slots, G heads of keys and values; inside one layer (B, S, G, K).
+      k, v: (L, B, G, S, K), S slots, G heads of keys and values; inside one layer (B, G, S, K), as products read them.
       length: tokens that each row has read.
     """
 
-    k: Float[Array, "L B S G K"]
-    v: Float[Array, "L B S G K"]
+    k: Float[Array, "L B G S K"]
+    v: Float[Array, "L B G S K"]
     length: Int[Array, " B"]
 
 
@@ -125,7 +125,7 @@ class Attention(nnx.Module):
         q, k, v = self._placed(x, batch, view)
         if cache is not None:
             kept = _append(cache.k, k, cache.length), _append(cache.v, v, cache.length)
-            k, v = (part.swapaxes(1, 2) for part in kept)
+            k, v = kept
             visible = _seen_in_cache(self.sight, cache.length, q.shape[2], k.shape[2], view.prefix)
             return self.out(_joined(self._mix(q, k, v, visible, view.bias, keys, site))), kept
         drops = keys is not None and not self.dropout.off
@@ -158,7 +158,7 @@ class Attention(nnx.Module):
         """Queries, keys and values: by one product, or by three where taking one apart again costs more."""
         if self.qkv is None:
             return tuple(_by_head(part(x), batch, self.head_width) for part in (self.q, self.k, self.v) if part)
-        if not on_cpu():
+        if not on_cpu() or x.shape[0] < x.shape[-1]:  # of few tokens the outputs are less than the kernel
             split = self.qkv(x).reshape(batch, -1, self.heads, 3, self.head_width).transpose(3, 0, 2, 1, 4)
             return split[0], split[1], split[2]
         width, inner = x.shape[-1], self.heads * self.head_width
@@ -298,12 +298,12 @@ def _seen_in_cache(
 
 
 def _append(
-    slots: Float[Array, "B S G K"], new: Float[Array, "B G T K"], length: Int[Array, " B"]
-) -> Float[Array, "B S G K"]:
+    slots: Float[Array, "B G S K"], new: Float[Array, "B G T K"], length: Int[Array, " B"]
+) -> Float[Array, "B G S K"]:
     """Writes behind each row's own length; what does not fit is dropped."""
     rows, time = new.shape[0], new.shape[2]
     where = length[:, None] + jnp.arange(time)
-    return slots.at[jnp.arange(rows)[:, None], where].set(new.swapaxes(1, 2).astype(slots.dtype), mode="drop")
+    return slots.at[jnp.arange(rows)[:, None], :, where].set(new.swapaxes(1, 2).astype(slots.dtype), mode="drop")
 
 
 def _by_head(x: Float[Array, "B*T HK"], batch: int, head_width: int) -> Float[Array, "B H T K"]:

@@ -18,6 +18,7 @@ from jax import Array
 from jaxtyping import Key
 
 from lmlab.errors import CheckpointError
+from lmlab.nn.stack import Layers
 
 ROLES = ("kernel", "bias", "scale", "embedding", "position")
 """What a parameter is for; optimizers choose by it (weight decay, Muon)."""
@@ -38,11 +39,13 @@ class ModelDef(Generic[M]):
       graphdef: the structure, as `nnx.merge` takes it.
       shapes: every parameter's path and its shape and dtype.
       roles: every parameter's path and what it is for, one of `ROLES`.
+      stacked: paths of the parameters that a stack of blocks has, with the blocks as their first axis.
     """
 
     graphdef: nnx.GraphDef[M]
     shapes: Mapping[str, jax.ShapeDtypeStruct]
     roles: Mapping[str, str]
+    stacked: frozenset[str]
     _make: Callable[[nnx.Rngs], M]
     _keys: Mapping[str, tuple[Any, ...]]  # "blocks/0/kernel" came from ("blocks", 0, "kernel"): 0 is not "0"
 
@@ -69,7 +72,8 @@ class ModelDef(Generic[M]):
                 raise TypeError(f"the parameter {path} has the role {role!r}: make it by nnx.Param(value, role=...) "
                                 f"with one of {', '.join(ROLES)}.")  # fmt: skip
         shapes = {_path(keys): jax.ShapeDtypeStruct(param.shape, param.dtype) for keys, param in flat.items()}
-        return cls(graphdef, shapes, roles, make, {_path(keys): keys for keys in flat})
+        stacked = frozenset(_path(keys) for keys, param in flat.items() if param.get_metadata().get("stacked"))
+        return cls(graphdef, shapes, roles, stacked, make, {_path(keys): keys for keys in flat})
 
     @property
     def size(self) -> int:
@@ -88,6 +92,10 @@ class ModelDef(Generic[M]):
         """
         self.check({path: tuple(value.shape) for path, value in params.items()})
         return nnx.merge(self.graphdef, nnx.from_flat_state((self._keys[path], params[path]) for path in self.shapes))
+
+    def apart(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters with those of stacks as `Layers`, block by block: for loops that read them again and again."""
+        return {path: Layers.of(value) if path in self.stacked else value for path, value in params.items()}
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """ParameterMismatch unless these are the model's parameters, naming each difference."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -19,7 +20,7 @@ from lmlab.nn.linear import Embedding, Linear, uniform
 from lmlab.nn.positions import PositionKind, Positions
 from lmlab.nn.recurrence import Marks
 from lmlab.nn.recurrent import LAYERS, Cell, Layer, LSTMLayer
-from lmlab.nn.stack import Remat
+from lmlab.nn.stack import Layers, Remat, is_layers
 from lmlab.nn.transformer import Plan, make_blocks, run_blocks
 
 Bound = float | Array
@@ -271,7 +272,7 @@ class AttentiveWriter(nnx.Module):
           ConfigError: there is no learned position for that many tokens.
         """
         self.positions.require(length, "text_vae")
-        shape = (self.layers, batch, length + (self.memory is not None), self.heads, self.head_width)
+        shape = (self.layers, batch, self.heads, length + (self.memory is not None), self.head_width)
         return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
 
     def _told(self, cache: KVCache, latent: Float[Array, "B Z"]) -> KVCache:
@@ -279,15 +280,20 @@ class AttentiveWriter(nnx.Module):
         if self.memory is None:
             return cache
         made = self.memory(latent.astype(cache.k.dtype))
-        made = made.reshape(-1, self.layers, 1, self.heads, self.head_width).swapaxes(0, 1)
-        k, v = (jnp.concatenate((made, part[:, :, 1:]), 2) for part in (cache.k, cache.v))
+        made = made.reshape(-1, self.layers, self.heads, 1, self.head_width).swapaxes(0, 1)
+
+        def first(memory: Array, slots: Array) -> Array:
+            return jnp.concatenate((memory, slots[..., 1:, :]), -2)
+
+        apart = is_layers(cache.k)
+        k, v = (jax.tree.map(first, Layers.of(made) if apart else made, part) for part in (cache.k, cache.v))
         return KVCache(k, v, cache.length + 1)
 
     def _view(
         self, read: Int[Array, " B"] | None, time: int, segment_ids: Int[Array, "B T"] | None, cache: KVCache | None
     ) -> View:
         memory = self.memory is not None
-        slots = time if cache is None else cache.k.shape[2] - memory
+        slots = time if cache is None else cache.k.shape[3] - memory
         bias = self.positions.score_bias(read, time, slots)
         if bias is not None and memory:  # which is at no distance
             bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (1, 0)))

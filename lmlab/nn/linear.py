@@ -60,6 +60,9 @@ class Embedding(nnx.Module):
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits of every id, float32."""
+        if hidden.size == hidden.shape[-1]:  # of one token: XLA:CPU would turn the whole table around in memory
+            table = self.embedding[...].astype(hidden.dtype)
+            return _logits(table, hidden.reshape(-1, 1)).reshape(*hidden.shape[:-1], -1)
         return _logits(hidden, self.embedding[...].T)
 
 

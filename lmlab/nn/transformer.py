@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import jax
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Key
@@ -18,7 +19,7 @@ from lmlab.nn.layout import by_rows
 from lmlab.nn.linear import Initializer
 from lmlab.nn.mlp import MLP, Activation
 from lmlab.nn.norm import LayerNorm, Norm, RMSNorm, make_norm
-from lmlab.nn.stack import Remat, make_stack, run_stack
+from lmlab.nn.stack import Remat, is_layers, joined, make_stack, run_stack
 
 Arrangement = Literal["pre_norm", "post_norm", "parallel"]
 """x + f(norm(x)) for each half; norm(x + f(x)), as in the paper; or x + attention(norm(x)) + mlp(norm(x)) with one
@@ -244,6 +245,7 @@ def run_blocks(
     made = None if source is None or source.k is None else (source.k, source.v)
     x, (kept, sums) = run_stack(blocks, body, x, (slots, made), scan=scan, remat=remat)
     if isinstance(blocks.mlp, Experts):
+        sums = jax.tree.map(joined, sums, is_leaf=is_layers)
         report_routing(blocks.mlp.routing, sums, batch, x.shape[0] // batch, view.segment_ids, stack)
     return x, kept
 

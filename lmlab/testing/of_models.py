@@ -18,7 +18,7 @@ from jax import Array
 
 from lmlab.config import parameters
 from lmlab.contracts import CausalLM, CountedLM, EncoderDecoder, LatentLM, TokenEncoder
-from lmlab.generation.beam import BeamSearch
+from lmlab.generation.beam import BeamOptions, BeamSearch
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.generation.writing import positions
@@ -227,7 +227,7 @@ def searches_as_it_reads(tiny: Tiny) -> None:
     prompts, sources = (
         [draw.integers(1, program.data.vocab, n).astype(np.int32) for n in lengths] for lengths in ((1, 3), (3, 1))
     )
-    search = BeamSearch(program.model, beams=3, end_of_text=0, limit=positions(program.model))
+    search = BeamSearch(program.model, BeamOptions(3), end_of_text=0, limit=positions(program.model))
     found = search.search(params, prompts, length=3, sources=sources if told else None)
 
     logits = _reader(program, params, told)

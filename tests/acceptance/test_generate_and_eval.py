@@ -96,6 +96,22 @@ def test_temperature_zero_and_top_k_one_are_the_most_probable_text(run, lmlab):
     assert outs[0] == outs[1]
 
 
+def test_contrastive_search_writes_one_text_and_draws_nothing(run, lmlab):
+    how = ("generate", run, "--prompt", "Was man ", "--length", 20)
+    code, found, _ = lmlab(*how, "--contrastive", 0.6)
+    assert code == 0 and found.startswith("Was man ") and found == lmlab(*how, "--contrastive", 0.6, "--seed", 3)[1]
+    assert lmlab(*how, "--contrastive", 0.6, "--top-k", 1)[1] == lmlab(*how, "--temperature", 0)[1]
+    wrong = {
+        "--top-p 0.9": "leave --top-p out", "--temperature 2": "leave --temperature out", "--count 2": "--count out",
+        "--beams 3": "leave --beams out", "--top-k 0": "at least 1",
+    }  # fmt: skip
+    for given, message in wrong.items():
+        code, _, said = lmlab(*how, "--contrastive", 0.6, *given.split())
+        assert code == 2 and message in said and said.count("\n") == 1
+    code, _, said = lmlab(*how, "--contrastive", 1.5)
+    assert code == 2 and "must be in [0, 1]" in said
+
+
 def test_text_may_be_longer_than_the_learned_positions(run, lmlab):
     code, out, _ = lmlab("generate", run, "--prompt", "x" * 50, "--length", 90)
     assert code == 0 and len(out) > 60

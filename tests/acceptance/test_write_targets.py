@@ -55,6 +55,21 @@ def test_targets_are_learned_measured_and_written(tmp_path, capfd) -> None:
     assert (said, written.strip()) == ("three one", "ONE THREE")
     shares = [float(line.split()[2]) for line in (first, second)]  # log p of each
     assert 0 >= shares[0] > shares[1]
+    assert (
+        main([*searched[:-4], "--length", "2", "--beams", "4", "--groups", "4", "--diversity", "9", "--count", "4"])
+        == 0
+    )
+    firsts = [line.split()[0] for line in capfd.readouterr().out.splitlines() if line.isupper()]
+    assert len(set(firsts)) == len(firsts) > 1, firsts
+    wrong = {
+        "--beams 4 --groups 3": "4 beams in 3 groups",
+        "--groups 2": "add --beams K",
+        "--beams 4 --diversity 1": "add --groups G",
+        "--diversity 1": "add --beams K --groups G",
+    }
+    for given, message in wrong.items():
+        assert main([*searched[:4], *given.split()]) == 2
+        assert message in capfd.readouterr().err
     for given, message in ((["--temperature", "0"], "leave --temperature out"), (["--count", "4"], "--beams 3 finds")):
         assert main([*searched, *given]) == 2
         assert message in capfd.readouterr().err

@@ -9,6 +9,7 @@ from flax import nnx
 from lmlab.errors import DataError
 from lmlab.generation.decoding import CHUNK, Decoder, first_in_view
 from lmlab.generation.samplers import Greedy, Sample
+from lmlab.models.gpt import GPT
 from lmlab.nn.functional import ModelDef
 from tests.drawn import drawn
 
@@ -136,3 +137,20 @@ def test_the_loop_is_compiled_once_for_all_chunks():
     decoder = Decoder(MODEL, Greedy(), end_of_text=None)
     decoder.complete(PARAMS, PROMPTS, length=5 * CHUNK + 3)
     assert decoder._advance._cache_size() == 1
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere parts of a stack are read where they lie")
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_step_copies_no_parameters(rows):
+    """What it needs beside parameters and cache is less than the kernel of its queries, keys and values."""
+    model = ModelDef.of(lambda rngs: GPT(2003, 17, jnp.float32, rngs, width=96, heads=6, layers=3))
+    decoder, params = Decoder(model, Greedy(), end_of_text=None, limit=17), drawn(model, 5)
+    advance, needed = decoder._advance, []
+
+    def watched(*given):
+        needed.append(advance.lower(*given).compile().memory_analysis().temp_size_in_bytes)
+        return advance(*given)
+
+    decoder._advance = watched
+    decoder.complete(params, [np.arange(4)] * rows, length=5)
+    assert needed[0] < 4 * 96 * 3 * 96 < 4 * 2003 * 96
