@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from lmlab.errors import LmlabError, OutOfMemory
+from lmlab.errors import LmlabError, OutOfMemory, is_out_of_memory
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("lmlab.cli.train", "train a configuration, or go on with a run that was left unfinished"),
+    "sweep": ("lmlab.cli.sweep", "run the trials of a sweep, or go on with what is left of it"),
+    "status": ("lmlab.cli.status", "show how far a sweep is"),
     "eval": ("lmlab.cli.eval", "measure a run's checkpoint"),
     "generate": ("lmlab.cli.generate", "sample text from a run"),
     "translate": ("lmlab.cli.translate", "write the targets of sources, by a run of an encoder-decoder"),
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return _fail(_out_of_memory(error), OutOfMemory.exit_code, debug)
         return _fail(_bug(error), 1, debug)
 
@@ -126,14 +128,6 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     print(f"lmlab: {message}", file=sys.stderr)
     return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, or XLA (whose errors have one type for everything), could not allocate something."""
-    if isinstance(error, MemoryError):
-        return True
-    said = str(error)
-    return type(error).__name__ == "JaxRuntimeError" and ("Out of memory" in said or "RESOURCE_EXHAUSTED" in said)
 
 
 def _out_of_memory(error: Exception) -> str:

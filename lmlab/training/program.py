@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Key
 
-from lmlab.config import Resolved, build
+from lmlab.config import Resolved, build, with_values
 from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
@@ -91,15 +93,34 @@ class Program:
         self.partitioner: Partitioner = partitioner or self._part("partitioner")
         self.partitioner.check(self.experiment.global_batch_size, self.experiment.microbatches)
         self.data = self._open_data(saved_tokenizer)
+        self.dtype = compute_dtype(self.experiment.compute_dtype)
+        self._make()
+        for loss in (self.loss, *(part.loss for part in self.recipe.parts)):
+            check_carry(self.experiment, self.carry_of(loss), self.abstract_model)
+
+    def _make(self) -> None:
+        """The parts of the step, and its recipe."""
         self.loss: Loss = self._loss(self.experiment.loss, "loss")
         check_together(self.experiment, self.loss, self.partitioner)
-        self.dtype = compute_dtype(self.experiment.compute_dtype)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
         optimizer, parts = self._part("optimizer", steps=self.experiment.steps), self._updates()
-        for loss in (self.loss, *(part.loss for part in parts)):
-            check_carry(self.experiment, self.carry_of(loss), self.abstract_model)
         self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, parts, self.frozen)
+
+    def at(self, numbers: Mapping[str, Any]) -> Program:
+        """The same program with other numbers in its Spec, for a population of runs that share its shapes.
+
+        Args:
+          numbers: path below the root, such as `optimizer.learning_rate` -> number, which may be a tracer: make it
+            inside the traced function then.
+        """
+        other = copy.copy(self)
+        for name in [name for name in vars(other) if isinstance(getattr(type(self), name, None), cached_property)]:
+            del vars(other)[name]
+        other.resolved = replace(self.resolved, spec=with_values(self.spec, numbers))
+        other.experiment = other.resolved.build()
+        other._make()
+        return other
 
     @property
     def spec(self) -> Spec:
@@ -288,10 +309,14 @@ class Program:
         return self.partitioner.compile(evaluate, self.abstract_state, batch)
 
     def _compile(self, step: Callable[..., Any], width: int | None = None) -> Compiled:
-        """`step`, or `steps_per_dispatch` of them in one program, for batches of a width."""
+        return self.compile_for(step, self.abstract_state, width)
+
+    def compile_for(self, step: Callable[..., Any], state: State, width: int | None = None) -> Compiled:
+        """`step`, or `steps_per_dispatch` of them in one program, for such a state and batches of a width."""
         dispatch = many_steps(step) if self.leading else step
-        state, batches = self.abstract_state, self.abstract_batches(width)
-        return self.partitioner.compile(dispatch, state, batches, leading=self.leading, donate=True)
+        return self.partitioner.compile(
+            dispatch, state, self.abstract_batches(width), leading=self.leading, donate=True
+        )
 
     def _make_model(self, rngs: nnx.Rngs) -> nnx.Module:
         lengths = {
