@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Key
 
 from lmlab.config import Resolved, build
-from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
+from lmlab.contracts import Loss, Optimizer, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
 from lmlab.nn.functional import ModelDef, Params
@@ -96,7 +96,7 @@ class Program:
         self.dtype = compute_dtype(self.experiment.compute_dtype)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
-        optimizer, parts = self._part("optimizer", steps=self.experiment.steps), self._updates()
+        optimizer, parts = self._rule(self.experiment.optimizer, "optimizer"), self._updates()
         for loss in (self.loss, *(part.loss for part in parts)):
             check_carry(self.experiment, self.carry_of(loss), self.abstract_model)
         self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, parts, self.frozen)
@@ -319,11 +319,15 @@ class Program:
             update: Update = build(spec)
             at = f"updates/{place}"
             loss = self._loss(update.loss or experiment.loss, f"{at}/loss")
-            rule = self._component(update.optimizer or experiment.optimizer, f"{at}/optimizer", steps=experiment.steps)
+            rule = self._rule(update.optimizer or experiment.optimizer, f"{at}/optimizer")
             check_model(loss, (update.loss or experiment.loss).name, self.abstract_model, experiment.model.name)
             paths = paths_of(update, [path for path in self.model.shapes if path not in self.frozen])
             parts.append(Part(update.name, loss, rule, paths, update.repeats, update.every, update.begin, update.end))
         return tuple(parts)
+
+    def _rule(self, spec: Spec, path: str) -> Optimizer:
+        """An update rule, built."""
+        return self._component(spec, path, steps=self.experiment.steps, stacked=self.model.stacked)
 
     def _loss(self, spec: Spec, path: str) -> Loss:
         """A loss, built; of a sum over several datasets, each part is told of its own."""
