@@ -9,7 +9,7 @@ Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from lmlab.batches import ChoiceBatch as ChoiceBatch
@@ -389,6 +389,26 @@ class Launcher(Protocol):
     """Starts trials of a sweep somewhere."""
 
 
+class Adapter(Protocol):
+    """Parameters beside a model's own, of which, together, those that the model computes with are made."""
+
+    def adapt(self, model: Any, own: Collection[str]) -> Any:
+        """The `nn.functional.ModelDef` with the adapter's parameters, an `nn.adapters.Adapted`.
+
+        Args:
+          model: the model alone.
+          own: paths of those of its parameters that may be adapted.
+
+        Raises:
+          ConfigError: the adapter does not fit the model.
+        """
+        ...
+
+    def learns(self, path: str) -> bool:
+        """Whether one of the model's own parameters learns beside the adapter's."""
+        ...
+
+
 class Settings(Protocol):
     """A typed group of a run's own settings."""
 
@@ -419,6 +439,7 @@ KIND_TYPES: dict[str, type] = {
     "sampler": Sampler,
     "transform": Transform,
     "launcher": Launcher,
+    "adapter": Adapter,
     "settings": Settings,
 }
 """The annotation that a parameter carries to hold a component of a kind.

@@ -77,6 +77,7 @@ PLACES = {
     "hook": {"experiment.hooks": "[@{}]"},
     "writer": {"experiment.writers": "[@{}]"},
     "sampler": {"samples.sampler": "@{}", "experiment.hooks": "[@samples]"},
+    "adapter": {"experiment.adapter": "@{}"},
     "transform": {
         "transformed.transforms": "[@{}]",
         "experiment.dataset": "@transformed",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from lmlab.contracts import (
+    Adapter,
     Dataset,
     Evaluator,
     Follows,
@@ -143,6 +144,7 @@ class Experiment:
       clip_norm: scale the gradient down to this global norm (None: never).
       ema: decay of a moving average of the parameters, used by evaluation and generation (None: no average).
       init_from: start from another run's parameters.
+      adapter: parameters beside the model's own, which do not learn then, but for the loss's own head (`lora`).
 
     How it is carried out, which never changes what is learned:
       microbatches: gradient accumulation: parts that each global batch is computed in.
@@ -177,6 +179,7 @@ class Experiment:
     clip_norm: Positive | None = 1.0
     ema: Fraction | None = None
     init_from: Annotated[Spec, InitFrom] | None = None
+    adapter: Annotated[Spec, Adapter] | None = None
     microbatches: Count = 1
     steps_per_dispatch: Count = 1
     partitioner: Annotated[Spec, Partitioner] = Ref("mesh")  # type: ignore[assignment]

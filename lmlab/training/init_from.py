@@ -12,6 +12,7 @@ import jax
 from jax import Array
 
 from lmlab.errors import CheckpointError
+from lmlab.nn.adapters import ADAPTER
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.experiment import InitFrom
 from lmlab.training.run_folder import RunFolder
@@ -88,8 +89,15 @@ def make_plan(saved: Iterable[str], target: Iterable[str], settings: InitFrom) -
         if new in renamed:
             raise CheckpointError(f"init_from.rename turns both '{renamed[new]}' and '{old}' into '{new}'.")
         renamed[new] = old
+    adapted = [path for path in renamed if path.startswith(ADAPTER) and path not in target]
+    if adapted:
+        raise CheckpointError(
+            f"init_from: {settings.run} has an adapter ({adapted[0]}) that this run has not. Make one model of both "
+            f"first, lmlab merge {settings.run} --run DIR, and start from that."
+        )
     missing = [path for path in target if path not in renamed]
-    refused = [path for path in missing if not any(re.search(rule, path) for rule in settings.allow_missing)]
+    may_be_new = (*settings.allow_missing, f"^{ADAPTER}")
+    refused = [path for path in missing if not any(re.search(rule, path) for rule in may_be_new)]
     if refused:
         raise CheckpointError(
             f"init_from: {settings.run} has no {', '.join(refused)}. It has: {', '.join(renamed)}. Rename saved paths "

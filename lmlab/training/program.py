@@ -13,9 +13,10 @@ from jax import Array
 from jaxtyping import Key
 
 from lmlab.config import Resolved, build
-from lmlab.contracts import Loss, Optimizer, Partitioner, Spec, Tokenizer
+from lmlab.contracts import Adapter, Loss, Optimizer, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
+from lmlab.nn.adapters import ADAPTER
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.states import states_width
 from lmlab.registry import losses
@@ -41,6 +42,8 @@ Compiled = Callable[..., Any]
 
 TEACHER = "teacher/"
 """Where a model has the parameters of its teacher."""
+HEAD = "task_head/"
+"""Where it has those of its loss."""
 
 
 class Dispatch(NamedTuple):
@@ -95,6 +98,9 @@ class Program:
         check_together(self.experiment, self.loss, self.partitioner)
         self.dtype = compute_dtype(self.experiment.compute_dtype)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
+        if self.experiment.adapter is not None:
+            own = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD))]
+            self.model = self._part("adapter").adapt(self.model, own)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
         optimizer, parts = self._rule(self.experiment.optimizer, "optimizer"), self._updates()
         for loss in (self.loss, *(part.loss for part in parts)):
@@ -126,9 +132,18 @@ class Program:
         return self.data
 
     @property
-    def frozen(self) -> tuple[str, ...]:
-        """Paths of the parameters that do not learn: the teacher's, where the loss has one."""
+    def taught_by(self) -> tuple[str, ...]:
+        """Paths of the parameters of a teacher, where the loss has one."""
         return tuple(path for path in self.model.shapes if path.startswith(TEACHER))
+
+    @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """Paths of the parameters that do not learn: a teacher's, and those that an adapter stands beside."""
+        if self.experiment.adapter is None:
+            return self.taught_by
+        adapter: Adapter = self._part("adapter")
+        others = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD, ADAPTER))]
+        return (*self.taught_by, *(path for path in others if not adapter.learns(path)))
 
     @property
     def tokenizer(self) -> Tokenizer | None:

@@ -40,3 +40,11 @@ def test_a_missing_parameter_that_may_be_new_is_reported_and_so_is_one_that_noth
 def test_two_parameters_that_get_the_same_name_are_refused():
     with pytest.raises(CheckpointError, match="turns both 'a/x' and 'b/x' into 'x'"):
         plan(["a/x", "b/x"], ["x"], rename=((r"^[ab]/", ""),))
+
+
+def test_an_adapter_may_be_new_or_go_on_and_is_not_lost():
+    own = ["body", "adapter/body/a"]
+    assert plan(["body"], own).new == ("adapter/body/a",)
+    assert plan(own, own).loaded == {path: path for path in own}
+    with pytest.raises(CheckpointError, match=r"source has an adapter \(adapter/body/a\) .* lmlab merge source --run"):
+        plan(own, ["body"])
