@@ -63,6 +63,8 @@ class FiniteGuard:
 class InitFrom:
     """Start from the parameters of another run (parameters only: step, optimizer and data start anew).
 
+    Of a table of positions that is longer there, the first ones are taken; where this run's is longer, it is refused.
+
     Args:
       run: the run folder.
       step: which of its checkpoints (None: the newest).
