@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from lmlab.config import resolve, spell_value
+from lmlab.data.chat_template import write_chat_template
 from lmlab.data.tokenizers.hf import TokenizerFile
 from lmlab.data.tokenizers.hugging_face import HuggingFace
 from lmlab.errors import ConfigError, DataError, RunFolderError
@@ -188,7 +189,8 @@ def _check_shapes(folder: Path, places: Places, program: Program, shapes: Mappin
 
 
 def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Path) -> Family:
-    """Writes a run's model as Transformers reads it: `config.json`, safetensors and, if there is one, `tokenizer.json`.
+    """Writes a run's model as Transformers reads it: `config.json`, safetensors and, if there is one, `tokenizer.json`
+    with its chat template.
 
     Args:
       program: of the run.
@@ -218,6 +220,9 @@ def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Pat
         write_tensors(folder, tensors)
         if isinstance(tokenizer, HuggingFace):
             (folder / "tokenizer.json").write_bytes(tokenizer.export())
+        template = getattr(tokenizer, "chat_template", None)
+        if template is not None:
+            write_chat_template(folder, template)
     ends = {} if tokenizer is None else {"eos_token_id": tokenizer.end_of_text, "bos_token_id": tokenizer.end_of_text}
     longest = {} if family.length is None else {family.length: program.experiment.seq_len}
     kind = {"model_type": family.model_type, "architectures": [family.architecture], "torch_dtype": "float32"}
