@@ -36,6 +36,7 @@ from lmlab.capabilities import PooledEncoder as PooledEncoder
 from lmlab.capabilities import PrefixLM as PrefixLM
 from lmlab.capabilities import TokenEncoder as TokenEncoder
 from lmlab.capabilities import WordVectors as WordVectors
+from lmlab.examples import Conversation as Conversation
 from lmlab.examples import Document as Document
 from lmlab.examples import LabelledText as LabelledText
 from lmlab.examples import Question as Question

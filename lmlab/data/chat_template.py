@@ -22,6 +22,9 @@ FILE = "chat_template.jinja"
 """Its own file beside a tokenizer.json; older checkpoints have it in `CONFIG`."""
 CONFIG = "tokenizer_config.json"
 
+_MARKS = ("_generation_begins", "_generation_ends")
+"""Names, inside a template, of what is written around what the model says."""
+
 Message = Mapping[str, str]
 """`role` (system, user, assistant) and `content`."""
 
@@ -38,9 +41,12 @@ class ChatTemplate:
     source: str
     tokens: Mapping[str, str] = field(default_factory=dict)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, marks: tuple[str, str] = ("", "")
+    ) -> str:
         """The conversation as text; see `render`."""
-        return render(self.source, messages, add_generation_prompt=add_generation_prompt, tokens=self.tokens)
+        opens = add_generation_prompt
+        return render(self.source, messages, add_generation_prompt=opens, tokens=self.tokens, marks=marks)
 
 
 def render(
@@ -49,6 +55,7 @@ def render(
     *,
     add_generation_prompt: bool = False,
     tokens: Mapping[str, str] | None = None,
+    marks: tuple[str, str] = ("", ""),
 ) -> str:
     """A conversation as a template writes it.
 
@@ -57,13 +64,15 @@ def render(
       messages: the turns in their order.
       add_generation_prompt: open the answer of the model behind the last turn.
       tokens: the values of `bos_token`, `eos_token` and the like in the template.
+      marks: written before and behind what stands between `{% generation %}` and its end.
 
     Raises:
       ConfigError: jinja2 is not installed.
       DataError: the text is no template, or the template refuses these messages.
     """
     jinja = imported("jinja2", "a chat template", "chat")
-    given = {"messages": [dict(message) for message in messages], "tools": None, "documents": None}
+    given: dict[str, Any] = {"messages": [dict(message) for message in messages], "tools": None, "documents": None}
+    given |= dict(zip(_MARKS, marks, strict=True))
     try:
         return str(_compiled(template).render(**given, add_generation_prompt=add_generation_prompt, **(tokens or {})))
     except jinja.TemplateSyntaxError as error:
@@ -154,11 +163,14 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separat
 
 
 def _generation_tag() -> Any:
-    """The extension that reads `{% generation %} ... {% endgeneration %}` as what stands in between."""
+    """The extension that reads `{% generation %} ... {% endgeneration %}` as what stands in between, and its marks."""
     base = imported("jinja2.ext", "a chat template", "chat").Extension
+    nodes = imported("jinja2.nodes", "a chat template", "chat")
 
     def parse(self: Any, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        said = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        begins, ends = (nodes.Output([nodes.Name(name, "load")], lineno=line) for name in _MARKS)
+        return [begins, *said, ends]
 
     return type("Generation", (base,), {"tags": {"generation"}, "parse": parse})

@@ -156,6 +156,11 @@ class HuggingFace(ABC):
         """Ids of a text whose special tokens are written out and meant, 1-d int32: what a chat template has made."""
         return _array(self._marked.encode(text, add_special_tokens=False).ids)
 
+    def marked_places(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of `encode_marked`, and the range of characters [start, stop) behind each, (n, 2) int32."""
+        found = self._marked.encode(text, add_special_tokens=False)
+        return _array(found.ids), _array(found.offsets).reshape(-1, 2)
+
     def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
         """Ids of each word of `" ".join(words)`: those whose last character is in it; at least one."""
         text = " ".join(words)
