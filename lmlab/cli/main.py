@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "interpolate": ("lmlab.cli.interpolate", "write the texts between two texts, of a text VAE's run"),
     "import": ("lmlab.cli.import_checkpoint", "make a run folder of a checkpoint of Hugging Face's Transformers"),
     "export": ("lmlab.cli.export", "write a run's model as Hugging Face's Transformers reads it"),
+    "merge": ("lmlab.cli.merge", "make a run folder of a run with an adapter, which has none any more"),
     "check": ("lmlab.cli.check", "say what a configuration would do and cost, without computing anything"),
     "replay": ("lmlab.cli.replay", "run one step of a run again, looking for the first operation that is not finite"),
     "data": ("lmlab.cli.data", "fetch corpora, list them, show training rows, and tokenise them once"),

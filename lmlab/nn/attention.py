@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Key
 from lmlab.nn.blockwise import CAUSAL, MASKED, Sight, blockwise_attention, fold_groups, visible_tokens
 from lmlab.nn.dropout import Dropout, Rate
 from lmlab.nn.layout import on_cpu, product_by_head
-from lmlab.nn.linear import Initializer, Linear
+from lmlab.nn.linear import Columns, Initializer, Linear
 from lmlab.nn.norm import RMSNorm
 from lmlab.nn.positions import Rotation, rotate
 from lmlab.nn.stack import KEPT
@@ -96,7 +96,8 @@ class Attention(nnx.Module):
         self.dropout = Dropout(dropout)
         inner, narrow = heads * head_width, kv_heads * head_width
         together = kv_heads == heads and init_query is None
-        self.qkv = Linear(width, 3 * inner, init, bias=bias, rngs=rngs) if together else None
+        columns = Columns(("q", "k", "v"), heads)
+        self.qkv = Linear(width, 3 * inner, init, bias=bias, columns=columns, rngs=rngs) if together else None
         self.q = None if together else Linear(width, inner, init_query or init, bias=bias, rngs=rngs)
         self.k, self.v = (None if together else Linear(width, narrow, init, bias=bias, rngs=rngs) for _ in range(2))
         self.out = Linear(inner, width, init_out, bias=bias, rngs=rngs)

@@ -19,7 +19,7 @@ from lmlab.training.state import State
 NUMBERS = "numbers"
 """Where the state of a step that is compiled for several trials has what they differ in."""
 
-_MAY_DIFFER = ("model", "loss", "optimizer", "updates", "clip_norm", "ema", "seed")
+_MAY_DIFFER = ("model", "adapter", "loss", "optimizer", "updates", "clip_norm", "ema", "seed")
 """The parts of an experiment whose numbers decide values of a step, and no shape."""
 
 
@@ -32,7 +32,7 @@ def numbers_of(spec: Spec) -> dict[str, float]:
     """The numbers of an experiment that may be inputs of its step: path -> number."""
     found: dict[str, float] = {}
     for part in _MAY_DIFFER:
-        _collect(spec.kwargs[part], part, found)
+        _collect(spec.kwargs.get(part), part, found)
     return found
 
 

@@ -222,8 +222,9 @@ def _first_state(program: Program) -> State:
     found = load_teacher(program, target)
     if program.experiment.init_from is not None:
         settings = build(program.experiment.init_from)
-        own = {path: shape for path, shape in target.items() if path not in program.frozen}
-        params, plan = load_params(settings, own)
+        own = {path: shape for path, shape in target.items() if path not in program.taught_by}
+        positions = [path for path, role in program.model.roles.items() if role == "position" and path in own]
+        params, plan = load_params(settings, own, positions)
         say(plan.report(settings.run))
         found |= params
     return with_params(program, state, found) if found else state

@@ -15,9 +15,10 @@ from jax import Array
 from jaxtyping import Key
 
 from lmlab.config import Resolved, build, with_values
-from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
+from lmlab.contracts import Adapter, Loss, Optimizer, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
+from lmlab.nn.adapters import ADAPTER
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.states import states_width
 from lmlab.registry import losses
@@ -43,6 +44,8 @@ Compiled = Callable[..., Any]
 
 TEACHER = "teacher/"
 """Where a model has the parameters of its teacher."""
+HEAD = "task_head/"
+"""Where it has those of its loss."""
 
 
 class Dispatch(NamedTuple):
@@ -103,8 +106,11 @@ class Program:
         self.loss: Loss = self._loss(self.experiment.loss, "loss")
         check_together(self.experiment, self.loss, self.partitioner)
         self.model: ModelDef[Any] = ModelDef.of(self._make_model)
+        if self.experiment.adapter is not None:
+            own = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD))]
+            self.model = self._part("adapter").adapt(self.model, own)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
-        optimizer, parts = self._part("optimizer", steps=self.experiment.steps), self._updates()
+        optimizer, parts = self._rule(self.experiment.optimizer, "optimizer"), self._updates()
         self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, parts, self.frozen)
 
     def at(self, numbers: Mapping[str, Any]) -> Program:
@@ -147,9 +153,18 @@ class Program:
         return self.data
 
     @property
-    def frozen(self) -> tuple[str, ...]:
-        """Paths of the parameters that do not learn: the teacher's, where the loss has one."""
+    def taught_by(self) -> tuple[str, ...]:
+        """Paths of the parameters of a teacher, where the loss has one."""
         return tuple(path for path in self.model.shapes if path.startswith(TEACHER))
+
+    @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """Paths of the parameters that do not learn: a teacher's, and those that an adapter stands beside."""
+        if self.experiment.adapter is None:
+            return self.taught_by
+        adapter: Adapter = self._part("adapter")
+        others = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD, ADAPTER))]
+        return (*self.taught_by, *(path for path in others if not adapter.learns(path)))
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -344,11 +359,15 @@ class Program:
             update: Update = build(spec)
             at = f"updates/{place}"
             loss = self._loss(update.loss or experiment.loss, f"{at}/loss")
-            rule = self._component(update.optimizer or experiment.optimizer, f"{at}/optimizer", steps=experiment.steps)
+            rule = self._rule(update.optimizer or experiment.optimizer, f"{at}/optimizer")
             check_model(loss, (update.loss or experiment.loss).name, self.abstract_model, experiment.model.name)
             paths = paths_of(update, [path for path in self.model.shapes if path not in self.frozen])
             parts.append(Part(update.name, loss, rule, paths, update.repeats, update.every, update.begin, update.end))
         return tuple(parts)
+
+    def _rule(self, spec: Spec, path: str) -> Optimizer:
+        """An update rule, built."""
+        return self._component(spec, path, steps=self.experiment.steps, stacked=self.model.stacked)
 
     def _loss(self, spec: Spec, path: str) -> Loss:
         """A loss, built; of a sum over several datasets, each part is told of its own."""
