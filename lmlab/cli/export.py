@@ -1,6 +1,7 @@
-"""Write a run's model as Hugging Face's Transformers reads it: GPT-2, Llama, Mistral or BERT.
+"""Write a run's model for other programs: as Hugging Face's Transformers reads it, or as StableHLO for jax alone.
 
-lmlab export runs/gpt2 exported            # AutoModelForCausalLM.from_pretrained('exported')
+lmlab export runs/gpt2 exported                        # AutoModelForCausalLM.from_pretrained('exported')
+lmlab export runs/gpt2 exported --format stablehlo     # python exported/run.py 'The capital of France is'
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lmlab.errors import ConfigError
 from lmlab.generation.saved import SavedRun
 from lmlab.interop.hugging_face import export_checkpoint
+from lmlab.interop.stablehlo import export_stablehlo
 from lmlab.training.compilation_cache import use_compilation_cache
 
 
@@ -17,13 +20,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("folder", metavar="FOLDER", help="to be made")
+    parser.add_argument("--format", choices=("transformers", "stablehlo"), default="transformers", help="what to "
+                        "write: a checkpoint of Transformers (default), or compiled functions (prefill, cached step) "
+                        "of any batch and length that jax runs without lmlab")  # fmt: skip
+    parser.add_argument("--baked", action="store_true", help="stablehlo: parameters inside of each function, not in a "
+                        "file beside them")  # fmt: skip
     parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the newest)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Says what was written."""
+    if args.baked and args.format != "stablehlo":
+        raise ConfigError(f"--baked is for --format stablehlo, not {args.format}: leave it out.")
     use_compilation_cache()
     saved = SavedRun(args.run)
-    family = export_checkpoint(saved.program, saved.params(args.step), Path(args.folder))
-    print(f"{args.folder}: {family.architecture}, {saved.program.model.size:,} parameters")
+    program, folder = saved.program, Path(args.folder)
+    if args.format == "transformers":
+        family = export_checkpoint(program, saved.params(args.step), folder)
+        print(f"{folder}: {family.architecture}, {program.model.size:,} parameters")
+        return 0
+    inference = export_stablehlo(program, saved.params(args.step), folder, baked=args.baked)
+    names = ", ".join(function.name for function in inference.functions)
+    print(f"{folder}: {names} of '{program.experiment.model.name}', {program.model.size:,} parameters")
+    if inference.left_out:
+        print(f"  left out: {', '.join(inference.left_out)}")
     return 0

@@ -20,7 +20,7 @@ from lmlab.data.tokenizers.hugging_face import HuggingFace
 from lmlab.errors import ConfigError, DataError, RunFolderError
 from lmlab.interop.families import Config, Family, entry, family_for, family_of
 from lmlab.interop.places import Places, Shape, read_parameter, shapes_of, write_parameter
-from lmlab.interop.tensor_files import Tensors, write_tensors
+from lmlab.interop.tensor_files import Tensors, check_empty, write_tensors
 from lmlab.parallel.mesh import Mesh
 from lmlab.training.files import replace_json, writing
 from lmlab.training.program import Program
@@ -208,8 +208,7 @@ def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Pat
     if places.keys() != params.keys():
         others = sorted(params.keys() ^ places.keys())
         raise ConfigError(f"the run's model has parameters that {family.architecture} does not have: {others[0]}.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunFolderError(f"{folder} is there and not empty. Choose another folder.")
+    check_empty(folder)
     tensors = {}
     for path, place in places.items():
         for name, tensor in write_parameter(place, np.asarray(jax.device_get(params[path]))).items():

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from lmlab.nn.blockwise import CAUSAL, MASKED, Sight, blockwise_attention, fold_groups, visible_tokens
 from lmlab.nn.dropout import Dropout, Rate
-from lmlab.nn.layout import on_cpu, product_by_head
+from lmlab.nn.layout import known, on_cpu, product_by_head
 from lmlab.nn.linear import Columns, Initializer, Linear
 from lmlab.nn.norm import RMSNorm
 from lmlab.nn.positions import Rotation, rotate
@@ -159,7 +159,8 @@ class Attention(nnx.Module):
         """Queries, keys and values: by one product, or by three where taking one apart again costs more."""
         if self.qkv is None:
             return tuple(_by_head(part(x), batch, self.head_width) for part in (self.q, self.k, self.v) if part)
-        if not on_cpu() or x.shape[0] < x.shape[-1]:  # of few tokens the outputs are less than the kernel
+        few = not known(x.shape[0]) or x.shape[0] < x.shape[-1]
+        if not on_cpu() or few:  # of few tokens the outputs are less than the kernel
             split = self.qkv(x).reshape(batch, -1, self.heads, 3, self.head_width).transpose(3, 0, 2, 1, 4)
             return split[0], split[1], split[2]
         width, inner = x.shape[-1], self.heads * self.head_width

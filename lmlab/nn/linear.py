@@ -12,6 +12,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from lmlab.nn.layout import known
+
 Initializer = Callable[..., Array]
 """`(key, shape, dtype) -> array`, as in `jax.nn.initializers`; its numbers may be tracers."""
 
@@ -83,9 +85,10 @@ class Embedding(nnx.Module):
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits of every id, float32."""
-        if hidden.size == hidden.shape[-1]:  # of one token: XLA:CPU would turn the whole table around in memory
-            table = self.embedding[...].astype(hidden.dtype)
-            return _logits(table, hidden.reshape(-1, 1)).reshape(*hidden.shape[:-1], -1)
+        if not known(hidden.size) or hidden.size == hidden.shape[-1]:
+            # Of one token XLA:CPU would turn the whole table around in memory: the product is turned instead.
+            table, flat = self.embedding[...].astype(hidden.dtype), hidden.reshape(-1, hidden.shape[-1])
+            return _logits(table, flat.T).T.reshape(*hidden.shape[:-1], -1)
         return _logits(hidden, self.embedding[...].T)
 
 
