@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lmlab.config import Resolved, resolve, spec_to_json, spell_value
+from lmlab.config import resolve, spell_value
 from lmlab.data.tokenizers.hf import TokenizerFile
 from lmlab.data.tokenizers.hugging_face import HuggingFace
 from lmlab.errors import ConfigError, DataError, RunFolderError
@@ -22,13 +22,10 @@ from lmlab.interop.families import Config, Family, entry, family_for, family_of
 from lmlab.interop.places import Places, Shape, read_parameter, shapes_of, write_parameter
 from lmlab.interop.tensor_files import Tensors, check_empty, write_tensors
 from lmlab.parallel.mesh import Mesh
-from lmlab.training.checkpoint import Checkpoints, Note
-from lmlab.training.environment import describe_environment
 from lmlab.training.files import replace_json, writing
-from lmlab.training.metrics_file import Position
 from lmlab.training.program import Program
 from lmlab.training.run_folder import RunFolder
-from lmlab.training.starting import with_params
+from lmlab.training.starting import write_first
 
 LONGEST = 1024
 """Tokens of a training row, unless the model has fewer positions or learned ones."""
@@ -98,7 +95,8 @@ def import_checkpoint(folder: Path, run: Path, overrides: Sequence[str] = (), pl
             path: read_parameter(place, program.model.shapes[path].shape, lambda name: tensors.tensor(names[name]))
             for path, place in there.items()
         }
-    _write_run(RunFolder(run), resolved, program, found)
+    params = {path: jnp.asarray(value) for path, value in found.items()}
+    write_first(RunFolder(run), resolved, program, params, "imported")
     new = tuple(path for path in program.model.shapes if path not in found)
     return Imported(run, family.model, program.model.size, tuple(found), new, tuple(ignored))
 
@@ -186,25 +184,6 @@ def _check_shapes(folder: Path, places: Places, program: Program, shapes: Mappin
     more = sorted(shapes.keys() - wanted.keys())
     if more:
         raise DataError(f"{folder}: by config.json there is no tensor {more[0]}: the model has fewer blocks.")
-
-
-def _write_run(folder: RunFolder, resolved: Resolved, program: Program, found: Mapping[str, np.ndarray]) -> None:
-    """The run folder, with its first checkpoint."""
-    params = {path: jnp.asarray(value) for path, value in found.items()}
-    state = with_params(program, program.init_state(), params)
-    with folder.locked():
-        folder.write_config(resolved)
-        folder.write_environment(describe_environment())
-        if program.tokenizer is not None:
-            folder.write_tokenizer(program.tokenizer.to_json())
-        checkpoints = Checkpoints(folder.checkpoints, program.checkpoints)
-        try:
-            note = Note(0, {}, Position(), -1, -1, {}, None, spec_to_json(resolved.spec))
-            checkpoints.save(program.partitioner.export(state), note)
-            checkpoints.wait()
-        finally:
-            checkpoints.close()
-        folder.write_status("stopped", 0, program.experiment.steps, "imported")
 
 
 # --- The other way --------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def _first_state(program: Program) -> State:
     found = load_teacher(program, target)
     if program.experiment.init_from is not None:
         settings = build(program.experiment.init_from)
-        own = {path: shape for path, shape in target.items() if path not in program.frozen}
+        own = {path: shape for path, shape in target.items() if path not in program.of_teacher}
         params, plan = load_params(settings, own)
         say(plan.report(settings.run))
         found |= params

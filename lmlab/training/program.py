@@ -17,6 +17,7 @@ from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
 from lmlab.nn.functional import ModelDef, Params
+from lmlab.nn.quantized import QuantizedDef, quantized
 from lmlab.nn.states import states_width
 from lmlab.registry import losses
 from lmlab.training.carrying import CARRY, start_of
@@ -94,7 +95,7 @@ class Program:
         self.loss: Loss = self._loss(self.experiment.loss, "loss")
         check_together(self.experiment, self.loss, self.partitioner)
         self.dtype = compute_dtype(self.experiment.compute_dtype)
-        self.model: ModelDef[Any] = ModelDef.of(self._make_model)
+        self.model: ModelDef[Any] = quantized(ModelDef.of(self._make_model), self.experiment.weights)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
         optimizer, parts = self._part("optimizer", steps=self.experiment.steps), self._updates()
         for loss in (self.loss, *(part.loss for part in parts)):
@@ -127,7 +128,13 @@ class Program:
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Paths of the parameters that do not learn: the teacher's, where the loss has one."""
+        """Paths of the parameters that do not learn: those of a teacher, and integers with their scales."""
+        codes = self.model.codes if isinstance(self.model, QuantizedDef) else ()
+        return tuple(path for path in self.model.shapes if path in self.of_teacher or path in codes)
+
+    @property
+    def of_teacher(self) -> tuple[str, ...]:
+        """Paths of the teacher's parameters, where the loss has one."""
         return tuple(path for path in self.model.shapes if path.startswith(TEACHER))
 
     @property
@@ -154,7 +161,12 @@ class Program:
 
     @cached_property
     def step(self) -> Callable[[State, Mapping[str, Array]], tuple[State, Any]]:
-        """One optimizer step, `(state, batch) -> (state, metrics)`, as the partitioner wants it."""
+        """One optimizer step, `(state, batch) -> (state, metrics)`, as the partitioner wants it.
+
+        Raises:
+          ConfigError: the matrices are integers.
+        """
+        self._check_learns()
         return make_step(self.recipe, microbatches=self.experiment.microbatches, axis_name=self.partitioner.axis_name)
 
     @property
@@ -203,6 +215,7 @@ class Program:
 
     def step_flops(self) -> int:
         """Floating-point operations of the matrix products of one optimizer step (see `cost.matmul_flops`)."""
+        self._check_learns()
         step = make_step(self.recipe, microbatches=self.experiment.microbatches)
         return matmul_flops(jax.make_jaxpr(step)(self.abstract_state, self.abstract_batch))
 
@@ -286,6 +299,13 @@ class Program:
             return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
         return self.partitioner.compile(evaluate, self.abstract_state, batch)
+
+    def _check_learns(self) -> None:
+        if isinstance(self.model, QuantizedDef):
+            raise ConfigError(
+                f"experiment.weights = '{self.experiment.weights}': integers do not learn. Train with 'float32', and "
+                "make them of that run: lmlab quantize RUN --run DIR"
+            )
 
     def _compile(self, step: Callable[..., Any], width: int | None = None) -> Compiled:
         """`step`, or `steps_per_dispatch` of them in one program, for batches of a width."""
