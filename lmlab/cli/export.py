@@ -1,7 +1,8 @@
-"""Write a run's model for other programs: as Hugging Face's Transformers reads it, or as StableHLO for jax alone.
+"""Write a run's model for other programs: as Hugging Face's Transformers reads it, as StableHLO, or as ONNX.
 
 lmlab export runs/gpt2 exported                        # AutoModelForCausalLM.from_pretrained('exported')
 lmlab export runs/gpt2 exported --format stablehlo     # python exported/run.py 'The capital of France is'
+lmlab export runs/gpt2 exported --format onnx          # onnxruntime.InferenceSession('exported/step.onnx')
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from lmlab.errors import ConfigError
 from lmlab.generation.saved import SavedRun
 from lmlab.interop.hugging_face import export_checkpoint
+from lmlab.interop.onnx import export_onnx
 from lmlab.interop.stablehlo import export_stablehlo
 from lmlab.training.compilation_cache import use_compilation_cache
 
@@ -20,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("folder", metavar="FOLDER", help="to be made")
-    parser.add_argument("--format", choices=("transformers", "stablehlo"), default="transformers", help="what to "
-                        "write: a checkpoint of Transformers (default), or compiled functions (prefill, cached step) "
-                        "of any batch and length that jax runs without lmlab")  # fmt: skip
+    parser.add_argument("--format", choices=("transformers", "stablehlo", "onnx"), default="transformers", help="what "
+                        "to write: a checkpoint of Transformers (default), or functions (prefill, cached step) of any "
+                        "batch and length that jax (stablehlo) or onnxruntime (onnx) runs without lmlab")  # fmt: skip
     parser.add_argument("--baked", action="store_true", help="stablehlo: parameters inside of each function, not in a "
                         "file beside them")  # fmt: skip
     parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the newest)")
@@ -39,7 +41,10 @@ def run(args: argparse.Namespace) -> int:
         family = export_checkpoint(program, saved.params(args.step), folder)
         print(f"{folder}: {family.architecture}, {program.model.size:,} parameters")
         return 0
-    inference = export_stablehlo(program, saved.params(args.step), folder, baked=args.baked)
+    if args.format == "onnx":
+        inference = export_onnx(program, saved.params(args.step), folder)
+    else:
+        inference = export_stablehlo(program, saved.params(args.step), folder, baked=args.baked)
     names = ", ".join(function.name for function in inference.functions)
     print(f"{folder}: {names} of '{program.experiment.model.name}', {program.model.size:,} parameters")
     if inference.left_out:

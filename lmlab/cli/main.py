@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("lmlab.cli.import_checkpoint", "make a run folder of a checkpoint of Hugging Face's Transformers"),
     "merge": ("lmlab.cli.merge", "make a run folder of a run with an adapter, which has none any more"),
     "export": ("lmlab.cli.export", "write a run's model for other programs: Transformers, or jax alone (StableHLO)"),
+    "quantize": ("lmlab.cli.quantize", "make a run of a run whose matrices are integers of 8 or 4 bits"),
     "check": ("lmlab.cli.check", "say what a configuration would do and cost, without computing anything"),
     "replay": ("lmlab.cli.replay", "run one step of a run again, looking for the first operation that is not finite"),
     "data": ("lmlab.cli.data", "fetch corpora, list them, show training rows, and tokenise them once"),

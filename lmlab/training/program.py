@@ -20,6 +20,7 @@ from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
 from lmlab.nn.adapters import ADAPTER
 from lmlab.nn.functional import ModelDef, Params
+from lmlab.nn.quantized import QuantizedDef, quantized
 from lmlab.nn.states import states_width
 from lmlab.registry import losses
 from lmlab.training.carrying import CARRY, start_of
@@ -105,8 +106,13 @@ class Program:
         """The parts of the step, and its recipe."""
         self.loss: Loss = self._loss(self.experiment.loss, "loss")
         check_together(self.experiment, self.loss, self.partitioner)
-        self.model: ModelDef[Any] = ModelDef.of(self._make_model)
+        self.model: ModelDef[Any] = quantized(ModelDef.of(self._make_model), self.experiment.weights)
         if self.experiment.adapter is not None:
+            if isinstance(self.model, QuantizedDef):
+                raise ConfigError(
+                    f"experiment.adapter stands beside float32, not beside experiment.weights = "
+                    f"'{self.experiment.weights}'. Train it with 'float32'; then lmlab merge, then lmlab quantize."
+                )
             own = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD))]
             self.model = self._part("adapter").adapt(self.model, own)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
@@ -159,9 +165,10 @@ class Program:
 
     @cached_property
     def frozen(self) -> tuple[str, ...]:
-        """Paths of the parameters that do not learn: a teacher's, and those that an adapter stands beside."""
+        """Paths of what does not learn: a teacher's parameters, those that an adapter stands beside, integers."""
         if self.experiment.adapter is None:
-            return self.taught_by
+            codes = self.model.codes if isinstance(self.model, QuantizedDef) else ()
+            return tuple(path for path in self.model.shapes if path in self.taught_by or path in codes)
         adapter: Adapter = self._part("adapter")
         others = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD, ADAPTER))]
         return (*self.taught_by, *(path for path in others if not adapter.learns(path)))
@@ -190,7 +197,12 @@ class Program:
 
     @cached_property
     def step(self) -> Callable[[State, Mapping[str, Array]], tuple[State, Any]]:
-        """One optimizer step, `(state, batch) -> (state, metrics)`, as the partitioner wants it."""
+        """One optimizer step, `(state, batch) -> (state, metrics)`, as the partitioner wants it.
+
+        Raises:
+          ConfigError: the matrices are integers.
+        """
+        self._check_learns()
         return make_step(self.recipe, microbatches=self.experiment.microbatches, axis_name=self.partitioner.axis_name)
 
     @property
@@ -239,6 +251,7 @@ class Program:
 
     def step_flops(self) -> int:
         """Floating-point operations of the matrix products of one optimizer step (see `cost.matmul_flops`)."""
+        self._check_learns()
         step = make_step(self.recipe, microbatches=self.experiment.microbatches)
         return matmul_flops(jax.make_jaxpr(step)(self.abstract_state, self.abstract_batch))
 
@@ -322,6 +335,13 @@ class Program:
             return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
         return self.partitioner.compile(evaluate, self.abstract_state, batch)
+
+    def _check_learns(self) -> None:
+        if isinstance(self.model, QuantizedDef):
+            raise ConfigError(
+                f"experiment.weights = '{self.experiment.weights}': integers do not learn. Train with 'float32', and "
+                "make them of that run: lmlab quantize RUN --run DIR"
+            )
 
     def _compile(self, step: Callable[..., Any], width: int | None = None) -> Compiled:
         return self.compile_for(step, self.abstract_state, width)

@@ -129,3 +129,10 @@ def test_the_configuration_of_a_merged_run_is_whole(folder):
     saved = json.loads((folder / "merged" / "config.json").read_text())
     assert saved["spec"]["kwargs"]["adapter"] is None
     assert resolve([str(folder / "merged" / "config.gin")]).spec == Run(folder / "merged").resolved.spec
+
+
+def test_integers_are_made_of_the_merged_run(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    pytest.importorskip("qwix")
+    assert main(["quantize", str(folder / "lora"), "--run", str(tmp_path / "int8")]) == 2
+    assert "lmlab merge" in capfd.readouterr().err
+    assert not (tmp_path / "int8").exists()
