@@ -16,7 +16,7 @@ from lmlab.errors import CheckpointError, ConfigError, DataError, Interrupted
 from lmlab.training.checkpoint import Checkpoints, Note
 from lmlab.training.environment import describe_environment
 from lmlab.training.files import writing
-from lmlab.training.init_from import load_params
+from lmlab.training.init_from import PREFIX, load_params
 from lmlab.training.metrics_file import MetricsFile, Position
 from lmlab.training.processes import meet
 from lmlab.training.program import Program
@@ -108,7 +108,8 @@ def _start(
         _write_files(folder, resolved, program)
     meet("the folder is written")
     run = Run(folder.path, program)
-    checkpoints = Checkpoints(folder.checkpoints, program.checkpoints)
+    frozen = [f"{PREFIX}{path}" for path in program.frozen]
+    checkpoints = Checkpoints(folder.checkpoints, program.checkpoints, frozen)
     held.callback(checkpoints.close)
     steps = checkpoints.steps()
     note = checkpoints.note(steps[-1]) if steps else None
