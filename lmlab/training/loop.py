@@ -17,7 +17,7 @@ from lmlab.errors import CheckpointError, ConfigError, DataError, Interrupted
 from lmlab.training.checkpoint import Checkpoints, Note
 from lmlab.training.environment import describe_environment
 from lmlab.training.files import writing
-from lmlab.training.init_from import load_params
+from lmlab.training.init_from import PREFIX, load_params
 from lmlab.training.metrics_file import MetricsFile, Position
 from lmlab.training.processes import meet
 from lmlab.training.program import Program
@@ -110,6 +110,7 @@ def _start(
     elif from_step is not None:
         raise CheckpointError(f"--from-step {from_step}: there is no run in {folder.path}.")
     program = make(resolved, saved_tokenizer=folder.saved_tokenizer() if resuming else None)
+    program.check_learns()
     if first:
         held.enter_context(folder.locked())
         if from_step is not None:
@@ -117,7 +118,8 @@ def _start(
         _write_files(folder, resolved, program)
     meet("the folder is written")
     run = Run(folder.path, program)
-    checkpoints = Checkpoints(folder.checkpoints, program.checkpoints)
+    frozen = [f"{PREFIX}{path}" for path in program.frozen]
+    checkpoints = Checkpoints(folder.checkpoints, program.checkpoints, frozen)
     held.callback(checkpoints.close)
     steps = checkpoints.steps()
     note = checkpoints.note(steps[-1]) if steps else None

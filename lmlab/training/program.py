@@ -202,8 +202,16 @@ class Program:
         Raises:
           ConfigError: the matrices are integers.
         """
-        self._check_learns()
+        self.check_learns()
         return make_step(self.recipe, microbatches=self.experiment.microbatches, axis_name=self.partitioner.axis_name)
+
+    def check_learns(self) -> None:
+        """ConfigError where the matrices are integers."""
+        if isinstance(self.model, QuantizedDef):
+            raise ConfigError(
+                f"experiment.weights = '{self.experiment.weights}': integers do not learn. Train with 'float32', and "
+                "make them of that run: lmlab quantize RUN --run DIR"
+            )
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -251,7 +259,7 @@ class Program:
 
     def step_flops(self) -> int:
         """Floating-point operations of the matrix products of one optimizer step (see `cost.matmul_flops`)."""
-        self._check_learns()
+        self.check_learns()
         step = make_step(self.recipe, microbatches=self.experiment.microbatches)
         return matmul_flops(jax.make_jaxpr(step)(self.abstract_state, self.abstract_batch))
 
@@ -335,13 +343,6 @@ class Program:
             return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
         return self.partitioner.compile(evaluate, self.abstract_state, batch)
-
-    def _check_learns(self) -> None:
-        if isinstance(self.model, QuantizedDef):
-            raise ConfigError(
-                f"experiment.weights = '{self.experiment.weights}': integers do not learn. Train with 'float32', and "
-                "make them of that run: lmlab quantize RUN --run DIR"
-            )
 
     def _compile(self, step: Callable[..., Any], width: int | None = None) -> Compiled:
         return self.compile_for(step, self.abstract_state, width)

@@ -69,6 +69,12 @@ def test_only_the_adapter_and_what_is_named_learn_and_have_a_state(folder):
     assert sum(moment.size for moment in moments.values()) < sum(value.size for value in base.values()) / 5
 
 
+def test_its_checkpoints_hold_what_learns_and_the_model_is_there_once(folder):
+    size = lambda path: sum(file.stat().st_size for file in path.rglob("*d/*") if file.is_file())  # noqa: E731  # data
+    run, base = folder / "lora", folder / "base"
+    assert 0 < size(run / "checkpoints" / "4") < size(run / "frozen") < size(base / "checkpoints" / "2")
+
+
 def test_it_goes_on_to_the_bit(folder):
     shutil.copytree(folder / "lora", folder / "again")
     resolved = Run(folder / "lora").resolved
