@@ -2,7 +2,8 @@
 
 lmlab report sweeps/rates
 lmlab report sweeps/rates --metric valid/bits_per_byte --baseline 'adamw.learning_rate = 0.001'
-lmlab report sweeps/rates --format latex             # or markdown; csv has a row for each trial
+lmlab report sweeps/rates --format html --out rates.html        # one page, to be opened without a server
+lmlab report sweeps/rates --format latex                        # or markdown; csv has a row for each trial
 
 It may be asked while the sweep goes on: what is not there yet is shown as pending, what failed as failed.
 """
@@ -31,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", action="append", default=[], metavar="'AXIS = VALUE'",
                         help="what the others are compared with, as gin writes it, several separated by ';'; may be "
                         "repeated (default: what the sweep names)")  # fmt: skip
-    parser.add_argument("--format", choices=("terminal", "markdown", "latex", "csv"), default="terminal",
+    parser.add_argument("--format", choices=("terminal", "markdown", "latex", "csv", "html"), default="terminal",
                         help="(default: terminal)")  # fmt: skip
     parser.add_argument(
-        "--out", metavar="FILE", help="write there, not to the terminal"
+        "--out", metavar="FILE", help="write there, not to the terminal; html: report.html in the sweep"
     )
 
 
@@ -44,13 +45,15 @@ def run(args: argparse.Namespace) -> int:
     from lmlab.sweeps.results import read_results
 
     if args.format == "terminal" and args.out is not None:
-        raise ConfigError("--out is for a file: choose its --format, markdown, latex or csv.")
+        raise ConfigError("--out is for a file: choose its --format, markdown, latex, csv or html.")
     results = read_results(args.sweep)
     report = make_report(results, args.metric, _settings(args.baseline), args.better)
     if args.format == "terminal":
         _show(report)
         return 0
     text, name = _text(report, args.format), args.out
+    if name is None and args.format == "html":
+        name = str(Path(args.sweep) / "report.html")
     if name is None:
         print(text, end="")
         return 0
@@ -62,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(report: Report, form: str) -> str:
+    if form == "html":
+        from lmlab.sweeps.page import page
+
+        return page(report)
     from lmlab.sweeps.tables import FORMATS
 
     return FORMATS[form](report)

@@ -98,6 +98,16 @@ def mean(values: Sequence[float] | np.ndarray) -> Mean:
     return Mean(centre, n, Interval(centre - margin, centre + margin))
 
 
+def bands(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The mean of `values` (n, points) at every point, and half the width of its t interval; None for one number."""
+    n = len(values)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays so
+        middle = values.mean(0)
+        if n < 2:
+            return middle, None
+        return middle, stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
+
+
 def difference(variant: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
     """The paired difference of two variants given as seed -> number; None where no seed is in both."""
     seeds = tuple(sorted(variant.keys() & baseline.keys()))
