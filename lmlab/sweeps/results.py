@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any
 from lmlab.config import spec_from_json
 from lmlab.contracts import Spec
 from lmlab.errors import ConfigError, RunFolderError
+from lmlab.sweeps.records import Curve, curve, final_numbers, read_records, tokens_and_seconds
 from lmlab.training.files import read_json
 from lmlab.training.metrics_file import NAME as METRICS
-from lmlab.training.metrics_file import read_metrics
 
 STATUSES = ("ok", "running", "interrupted", "pending", "oom", "nan", "killed", "config", "data", "failed", "damaged")
 """What a trial may be: as its record says, `pending` before it has one, `damaged` where it cannot be read."""
@@ -27,9 +27,6 @@ STATUSES = ("ok", "running", "interrupted", "pending", "oom", "nan", "killed", "
 FAILED = frozenset({"oom", "nan", "killed", "config", "data", "failed", "damaged"})
 
 _ID = re.compile(r"[0-9a-f]{12}")
-
-Curve = tuple[list[int], list[float]]
-"""Steps, and the values there."""
 
 
 @dataclass(frozen=True)
@@ -65,34 +62,27 @@ class Trial:
 
     @cached_property
     def final(self) -> dict[str, float]:
-        """The numbers of the last evaluation, and those of the last training record as `train/NAME`."""
-        last: dict[str, Mapping[str, Any]] = {record["phase"]: record for record in self.records}
-        train = {f"train/{name}": value for name, value in _numbers(last.get("train", {}))}
-        return {**train, **dict(_numbers(last.get("eval", {})))}
+        """The numbers that it ended with; see `records`."""
+        return final_numbers(self.records)
 
     def curve(self, metric: str) -> Curve:
-        """A metric over the steps at which it was recorded; `train/NAME` may be of the training records."""
-        steps, values = [], []
-        for record in self.records:
-            name = metric.removeprefix("train/") if record["phase"] == "train" and metric[:6] == "train/" else metric
-            value: Any = record.get(name)
-            if _is_number(value):
-                steps.append(int(record["step"]))
-                values.append(float(value))
-        return steps, values
+        """A metric over the steps at which it was recorded."""
+        return curve(self.records, metric)
 
     @cached_property
+    def _training(self) -> tuple[float, float]:
+        return tokens_and_seconds(self.records)
+
+    @property
     def tokens(self) -> float:
         """Tokens trained on."""
-        times = [record.get("timing", {}) for record in self.records if record["phase"] == "train"]
-        return sum(float(time.get("seconds", 0)) * float(time.get("tokens_per_second", 0)) for time in times)
+        return self._training[0]
 
     @property
     def tokens_per_second(self) -> float | None:
         """While it trained, without compiling, evaluating and saving."""
-        times = [record.get("timing", {}) for record in self.records if record["phase"] == "train"]
-        seconds = sum(float(time.get("seconds", 0)) for time in times)
-        return self.tokens / seconds if seconds else None
+        tokens, seconds = self._training
+        return tokens / seconds if seconds else None
 
     @cached_property
     def parameters(self) -> int | None:
@@ -184,7 +174,7 @@ def _planned(folder: Path, planned: Mapping[str, Any]) -> Trial:
         if not (run / "trial.json").exists():
             return Trial(**plan, status="pending")
         record = _record(run / "trial.json", plan["settings"], plan["seed"])
-        return Trial(**plan, **record, records=tuple(_usable(run / METRICS)))
+        return Trial(**plan, **record, records=read_records(run / METRICS))
     except (OSError, RunFolderError) as error:
         return Trial(**plan, status="damaged", message=one_line(str(error)))
 
@@ -214,19 +204,6 @@ def _record(path: Path, settings: Mapping[str, str], seed: int) -> dict[str, Any
     }
 
 
-def _usable(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The records of training and evaluation.
-
-    Raises:
-      RunFolderError: the file is damaged.
-    """
-    for number, record in enumerate(read_metrics(path), 1):
-        if not (isinstance(record, dict) and isinstance(record.get("step"), int) and "phase" in record):
-            raise RunFolderError(f"{path}:{number}: this line is no record of a run.")
-        if record["phase"] in ("train", "eval"):
-            yield record
-
-
 def one_line(text: str) -> str:
     """The first line, without what people do not read."""
     return " ".join(text.strip().split("\n")[0].split())
@@ -234,16 +211,6 @@ def one_line(text: str) -> str:
 
 def _settings(saved: Mapping[str, Any]) -> dict[str, str]:
     return {str(key): str(value) for key, value in saved.items()}
-
-
-def _numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in record.items():
-        if name != "step" and _is_number(value):
-            yield name, float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _committed(checkpoints: Path) -> list[Path]:
