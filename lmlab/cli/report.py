@@ -11,6 +11,7 @@ It may be asked while the sweep goes on: what is not there yet is shown as pendi
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if name is None:
         print(text, end="")
         return 0
+    if Path(name).is_dir():
+        raise ConfigError(f"--out {name}: this is a folder. Name a file in it.")
     from lmlab.training.files import replace_text
 
     replace_text(Path(name), text)
@@ -89,14 +92,27 @@ def _settings(given: list[str]) -> dict[str, str] | None:
     return found
 
 
+def _columns(report: Report, wanted: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Some columns of the table of variants, with their names; those that say nothing but the first are left out."""
+    from lmlab.sweeps import tables
+
+    head, rows = tables.header(report), tables.rows(report)
+    places = [head.index(name) for name in wanted]
+    said = [k for k in places if k == 0 or any(row[k] not in ("", "–") for row in rows)]
+    return [[row[k] for k in said] for row in rows], [head[k].split("/", 1)[-1] if k == 2 else head[k] for k in said]
+
+
 def _show(report: Report) -> None:
     """Tables for a person, each only where it has something to say."""
     from lmlab.sweeps import tables
 
     print_heading(tables.summary(report))
-    head, rows = tables.header(report), tables.rows(report)
-    used = [k for k, name in enumerate(head) if k < 3 or any(row[k] not in ("", "–") for row in rows)]
-    print_table([[row[k] for k in used] for row in rows], [head[k] for k in used])
+    print_table(*_columns(report, ("variant", "seeds", report.metric, "difference", "p (Holm)", "not finished")), True)
+    rest, head = _columns(report, ("variant", "bootstrap", "effect", "s/trial", "tokens"))
+    if len(head) > 1:
+        print()
+        print_heading("Bootstrap intervals, effect sizes (Hedges), costs")
+        print_table(rest, head, numbers=True)
     if len(report.results.axes) > 1 and report.effects:
         print()
         print_heading("Main effects")

@@ -256,8 +256,10 @@ def _notes(report: Report) -> Iterable[str]:
     if tested:
         yield (
             "Differences are from the baseline, seed by seed; p is of the paired t test, corrected for "
-            f"{tested} comparison{'s' * (tested > 1)} (Holm); the intervals are not. Bootstrap: BCa, over seeds."
+            f"{tested} comparison{'s' * (tested > 1)} (Holm); the intervals are not."
         )
+    if any(one.bootstrap is not None for one in compared):
+        yield "Bootstrap (BCa, over seeds) is too narrow for few seeds: it holds 82 % at 5 and 88 % at 8, t holds 95 %."
     single = sum(variant.mean.count == 1 for variant in report.variants if variant.mean)
     if single:
         yield f"One seed tells nothing about the spread: {_variants_of(single)} no interval."
@@ -271,7 +273,7 @@ def _notes(report: Report) -> Iterable[str]:
         yield f"Means leave out what failed ({failed} of {among} trials): see which, before you trust them."
     uneven = sum(0 < len(variant.values) < len(variant.trials) for variant in report.variants)
     if uneven:
-        yield f"{_variants_of(uneven)} fewer seeds than others: such a place in the table is by those that are there."
+        yield f"{_variants_of(uneven)} a result for some of the seeds only: its place in the table is by these."
     odd = [trial for variant in report.variants for trial in variant.trials
            if trial.status == "ok" and trial.seed not in variant.values]  # fmt: skip
     if odd:

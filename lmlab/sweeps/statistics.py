@@ -18,7 +18,8 @@ LEVEL = 0.95
 
 FEWEST_TO_RESAMPLE = 5
 """Seeds that a bootstrap interval needs: of three, one resample in nine is one seed alone, and the interval would be
-hardly more than the smallest and the largest difference."""
+hardly more than the smallest and the largest difference. It is too narrow with few seeds all the same: 95 % intervals
+of normal numbers held the mean in 82 % (5 seeds), 88 % (8) and 94 % (20) of 400 samples."""
 
 RESAMPLES = 9999
 _BOOTSTRAP_SEED = 0

@@ -1,9 +1,11 @@
 """Reading a sweep as it stands: whole, unfinished, or damaged."""
 
 import json
+import time
 
 import pytest
 
+from lmlab.cli.main import main
 from lmlab.errors import RunFolderError
 from lmlab.sweeps.results import read_results
 from tests.sweeps.sweep_folder import make_sweep, trial_id
@@ -120,3 +122,20 @@ def test_parameters_are_counted_in_the_newest_checkpoint_that_tells(sweep):
         (checkpoints / str(step) / "note").mkdir(parents=True)
         (checkpoints / str(step) / "note" / "metadata").write_text(json.dumps(note) if note else "{")
     assert read_results(sweep).trials[0].parameters == 22
+
+
+@pytest.mark.long
+def test_two_hundred_trials_are_read_and_reported(tmp_path, capsys):
+    """Prints how long that takes; in one process, after the imports."""
+    grid = [{"sgd.rate": str(rate / 10), "gpt.layers": str(layers)} for rate in range(1, 6) for layers in range(1, 6)]
+    make_sweep(tmp_path, grid, range(8), ends_at, baseline=grid[0], steps=1000, every=10)
+    main(["report", str(tmp_path), "--format", "csv"])
+    assert len(capsys.readouterr().out.splitlines()) == 201
+    for form in ("terminal", "html"):
+        wall, cpu = time.perf_counter(), time.process_time()
+        assert main(["report", str(tmp_path), "--format", form]) == 0
+        took = f"{time.perf_counter() - wall:.2f} s ({time.process_time() - cpu:.2f} s of CPU)"
+        out = capsys.readouterr().out
+        with capsys.disabled():
+            print(f"{form}: 200 trials of 200 records in {took}")
+        assert "200 trials (200 ok)" in (out if form == "terminal" else (tmp_path / "report.html").read_text())
