@@ -258,6 +258,8 @@ def _notes(report: Report) -> Iterable[str]:
             "Differences are from the baseline, seed by seed; p is of the paired t test, corrected for "
             f"{tested} comparison{'s' * (tested > 1)} (Holm); the intervals are not."
         )
+    if any(variant.seconds is not None for variant in report.variants):
+        yield "s/trial is the wall time of a finished trial, with whatever was compiled in it."
     if any(one.bootstrap is not None for one in compared):
         yield "Bootstrap (BCa, over seeds) is too narrow for few seeds: it holds 82 % at 5 and 88 % at 8, t holds 95 %."
     single = sum(variant.mean.count == 1 for variant in report.variants if variant.mean)

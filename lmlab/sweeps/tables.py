@@ -214,7 +214,7 @@ def _md(text: str) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", "×": r"$\times$", "–": "--", "→": r"$\to$", '"': r"\textquotedbl{}",
+    "±": r"$\pm$", "×": r"$\times$", "–": "--", "→": r"$\to$", '"': r"\char34{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 
