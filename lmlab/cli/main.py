@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("lmlab.cli.list", "list components by kind"),
     "describe": ("lmlab.cli.describe", "show one component: what it is, its parameters and defaults"),
     "diff": ("lmlab.cli.diff", "compare the configurations of two runs or gin files"),
+    "report": ("lmlab.cli.report", "show what a sweep has found, with its uncertainty"),
+    "compare": ("lmlab.cli.compare", "compare two runs: configuration, data, curves, results"),
     "matrix": ("lmlab.testing.matrix", "show which models, losses and examples go together, and train each of them"),
     "bench": ("lmlab.cli.bench", "measure the training step against a hand-written one"),
 }
