@@ -11,7 +11,6 @@ It may be asked while the sweep goes on: what is not there yet is shown as pendi
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,23 +91,13 @@ def _settings(given: list[str]) -> dict[str, str] | None:
     return found
 
 
-def _columns(report: Report, wanted: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """Some columns of the table of variants, with their names; those that say nothing but the first are left out."""
-    from lmlab.sweeps import tables
-
-    head, rows = tables.header(report), tables.rows(report)
-    places = [head.index(name) for name in wanted]
-    said = [k for k in places if k == 0 or any(row[k] not in ("", "–") for row in rows)]
-    return [[row[k] for k in said] for row in rows], [head[k].split("/", 1)[-1] if k == 2 else head[k] for k in said]
-
-
 def _show(report: Report) -> None:
     """Tables for a person, each only where it has something to say."""
     from lmlab.sweeps import tables
 
     print_heading(tables.summary(report))
-    print_table(*_columns(report, ("variant", "seeds", report.metric, "difference", "p (Holm)", "not finished")), True)
-    rest, head = _columns(report, ("variant", "bootstrap", "effect", "s/trial", "tokens"))
+    print_table(*tables.columns(report, tables.MAIN), True)
+    rest, head = tables.columns(report, ("variant", "bootstrap", "effect", "s/trial", "tokens"))
     if len(head) > 1:
         print()
         print_heading("Bootstrap intervals, effect sizes (Hedges), costs")
@@ -126,5 +115,5 @@ def _show(report: Report) -> None:
         print_heading("Changes from the baseline")
         print_table(changed, ("variant", "what", "baseline", "variant"))
     print()
-    for note in report.notes:
+    for note in [*report.notes, *report.side_notes]:
         print(note)

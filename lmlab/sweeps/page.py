@@ -61,7 +61,11 @@ def _body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
     yield f"<h1>{_text(report.results.name)}</h1>\n<p>{_text(tables.summary(report))}</p>"
     classes = [_class(report, place) for place in range(len(report.variants))]
     yield _table(tables.header(report), tables.rows(report), classes)
-    yield "<ul class='note'>" + "".join(f"<li>{_text(note)}</li>" for note in report.notes) + "</ul>"
+    yield (
+        "<ul class='note'>"
+        + "".join(f"<li>{_text(note)}</li>" for note in [*report.notes, *report.side_notes])
+        + "</ul>"
+    )
     for place, picture in enumerate(drawn):
         yield f"<h2>{_text(picture.title)}</h2>\n<p class='note'>{_text(picture.note)}</p>"
         yield f"<div id='figure{place}'></div>"

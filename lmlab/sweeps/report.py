@@ -90,8 +90,13 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know to read the numbers, one line each."""
+        """What a reader must know to read means and differences, one line each."""
         return list(_notes(self))
+
+    @property
+    def side_notes(self) -> list[str]:
+        """The same for bootstrap intervals and costs."""
+        return list(_side_notes(self))
 
 
 def make_report(
@@ -258,10 +263,6 @@ def _notes(report: Report) -> Iterable[str]:
             "Differences are from the baseline, seed by seed; p is of the paired t test, corrected for "
             f"{tested} comparison{'s' * (tested > 1)} (Holm); the intervals are not."
         )
-    if any(variant.seconds is not None for variant in report.variants):
-        yield "s/trial is the wall time of a finished trial, with whatever was compiled in it."
-    if any(one.bootstrap is not None for one in compared):
-        yield "Bootstrap (BCa, over seeds) is too narrow for few seeds: it holds 82 % at 5 and 88 % at 8, t holds 95 %."
     single = sum(variant.mean.count == 1 for variant in report.variants if variant.mean)
     if single:
         yield f"One seed tells nothing about the spread: {_variants_of(single)} no interval."
@@ -281,6 +282,13 @@ def _notes(report: Report) -> Iterable[str]:
     if odd:
         ids = ", ".join(trial.id for trial in odd[:5]) + " ..." * (len(odd) > 5)
         yield f"Finished without a finite {report.metric}, and left out: {len(odd)} trials ({ids})."
+
+
+def _side_notes(report: Report) -> Iterable[str]:
+    if any(variant.seconds is not None for variant in report.variants):
+        yield "s/trial is the wall time of a finished trial, with whatever was compiled in it."
+    if any(variant.difference is not None and variant.difference.bootstrap is not None for variant in report.variants):
+        yield "Bootstrap (BCa, over seeds) is too narrow for few seeds: it holds 82 % at 5 and 88 % at 8, t holds 95 %."
 
 
 def _variants_of(count: int) -> str:

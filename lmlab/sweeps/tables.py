@@ -37,6 +37,23 @@ def rows(report: Report) -> Rows:
     return [_row(report, variant) for variant in report.variants]
 
 
+MAIN = ("variant", "seeds", "metric", "difference", "p (Holm)", "not finished")
+"""The columns that a table of little room has."""
+
+
+def columns(report: Report, wanted: Sequence[str]) -> tuple[Rows, list[str]]:
+    """Some columns of `rows`, and their names; of those that say nothing only the first.
+
+    The metric's is called `metric` here, and is headed by its name without the split.
+    """
+    head, found = header(report), rows(report)
+    head[2] = "metric"
+    said = [head.index(name) for name in wanted]
+    said = [k for k in said if k == 0 or any(row[k] not in ("", _DASH) for row in found)]
+    head[2] = report.metric.split("/", 1)[-1]
+    return [[row[k] for k in said] for row in found], [head[k] for k in said]
+
+
 def failures(report: Report) -> Rows:
     """A row for each trial that failed, was interrupted, or cannot be read: id, variant, seed, status and why."""
     found = []
@@ -77,20 +94,21 @@ def markdown(report: Report) -> str:
     parts = [f"**{_md(summary(report))}**", _md_table(header(report), rows(report))]
     for title, head, found in _others(report):
         parts += [f"**{title}**", _md_table(head, found)] if found else []
-    return "\n\n".join([*parts, "\n".join(f"- {_md(note)}" for note in report.notes)]) + "\n"
+    notes = "\n".join(f"- {_md(note)}" for note in [*report.notes, *report.side_notes])
+    return "\n\n".join([*parts, notes]) + "\n"
 
 
 def latex(report: Report) -> str:
-    """The table of variants as LaTeX, for a document with `\\usepackage{booktabs}`; the notes are its caption."""
-    head = header(report)
+    """The main columns as LaTeX, for a document with `\\usepackage{booktabs}`; the notes are the caption."""
+    found, head = columns(report, MAIN)
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 2)}l}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
-        *(" & ".join(map(_tex, row)) + r" \\" for row in [head]),
+        " & ".join(map(_tex, head)) + r" \\",
         r"\midrule",
-        *(" & ".join(map(_tex, row)) + r" \\" for row in rows(report)),
+        *(" & ".join(map(_tex, row)) + r" \\" for row in found),
         r"\bottomrule",
         r"\end{tabular}",
         rf"\caption{{{_tex(' '.join([summary(report) + '.', *report.notes]))}}}",
