@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from lmlab.config import Resolved, resolve, spec_to_json, spell_value
+from lmlab.data.chat_template import write_chat_template
 from lmlab.data.tokenizers.hf import TokenizerFile
 from lmlab.data.tokenizers.hugging_face import HuggingFace
 from lmlab.errors import ConfigError, DataError, RunFolderError
@@ -211,7 +212,8 @@ def _write_run(folder: RunFolder, resolved: Resolved, program: Program, found: M
 
 
 def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Path) -> Family:
-    """Writes a run's model as Transformers reads it: `config.json`, safetensors and, if there is one, `tokenizer.json`.
+    """Writes a run's model as Transformers reads it: `config.json`, safetensors and, if there is one, `tokenizer.json`
+    with its chat template.
 
     Args:
       program: of the run.
@@ -241,6 +243,9 @@ def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Pat
         write_tensors(folder, tensors)
         if isinstance(tokenizer, HuggingFace):
             (folder / "tokenizer.json").write_bytes(tokenizer.export())
+        template = getattr(tokenizer, "chat_template", None)
+        if template is not None:
+            write_chat_template(folder, template)
     ends = {} if tokenizer is None else {"eos_token_id": tokenizer.end_of_text, "bos_token_id": tokenizer.end_of_text}
     longest = {} if family.length is None else {family.length: program.experiment.seq_len}
     kind = {"model_type": family.model_type, "architectures": [family.architecture], "torch_dtype": "float32"}
