@@ -143,6 +143,7 @@ class Engine:
             left = [*self._held, *self._requests]
             self._held, self._requests = [], deque()
         for request in left:
+            self._slots.leave(request)
             request.close(error)
 
     def _has_work(self) -> bool:

@@ -11,7 +11,9 @@ from lmlab.generation.samplers import EXCLUDED
 from lmlab.training.randomness import GENERATION, row_keys, stream_key
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, UInt
+    from collections.abc import Callable
+
+    from jaxtyping import Array, Bool, Float, Int, UInt
 
 
 class Numbers(NamedTuple):
@@ -58,7 +60,9 @@ def _random(logits: Float[Array, "B V"], numbers: Numbers, place: Int[Array, " B
     return jax.vmap(jax.random.categorical)(at, kept).astype(jnp.int32)
 
 
-def _restricted(logits, which, restrict):  # type: ignore[no-untyped-def]
+def _restricted(
+    logits: Float[Array, "B V"], which: Bool[Array, " B"], restrict: Callable[[Array], Array]
+) -> Float[Array, "B V"]:
     """The logits, restricted in the rows `which`; computed only where there is one."""
     return jax.lax.cond(which.any(), lambda: jnp.where(which[:, None], restrict(logits), logits), lambda: logits)
 

@@ -131,7 +131,7 @@ class Slots:
     # --- Programs ---------------------------------------------------------------------------------------------
 
     def compile(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Compiles everything that can be needed, and says what."""
+        """Compiles all that can be needed, and says what; without it, each program is compiled when it is needed."""
         begun = time.perf_counter()
         for room in self.rooms:
             for size in self.pieces:
@@ -142,8 +142,6 @@ class Slots:
                 say(f"compiled for {width} row{'s' * (width > 1)} of {room} tokens ({seconds:.0f} s)")
         for arguments in self._small_programs():
             self._program(*arguments)
-        self._rows = self._program("rows", self.widths[0], self.rooms[0])()
-        self._holders = [None] * self.widths[0]
 
     def _small_programs(self) -> Iterator[tuple[Any, ...]]:
         for room in self.rooms:
@@ -247,6 +245,8 @@ class Slots:
 
     def enter(self, opening: Opening, sampling: Sampling, holder: Holder) -> None:
         """Gives a prompt that was read a row; there must be one left."""
+        if self._rows is None:
+            self._rows, self._holders = self._program("rows", *self._now)(), [None] * self._now[0]
         self._grow(self.held + 1, opening.room)
         row = self._holders.index(None)
         place = np.array([opening.read + 1], np.int32)
