@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("lmlab.cli.status", "show how far a sweep is"),
     "eval": ("lmlab.cli.eval", "measure a run's checkpoint"),
     "generate": ("lmlab.cli.generate", "sample text from a run"),
+    "serve": ("lmlab.cli.serve", "answer completion requests over HTTP, and show a page to try the model on"),
+    "chat": ("lmlab.cli.chat", "talk with an instruction model in the terminal"),
     "translate": ("lmlab.cli.translate", "write the targets of sources, by a run of an encoder-decoder"),
     "summarize": ("lmlab.cli.translate", "the same as translate, for runs that learned to summarise"),
     "score": ("lmlab.cli.score", "say how probable texts are under a run's model, and which of them is the most"),
