@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lmlab.contracts import Cache
     from lmlab.nn.functional import ModelDef
 
-PIECES = (32, 128)
+PIECES = (32, 64, 128)
 """Tokens of a prompt that are read at once."""
 SHORTEST = 256
 """Tokens in the shortest cache; each longer one is four times as long."""
@@ -123,6 +123,7 @@ class Slots:
         self.rooms = _levels(shortest, length) if isinstance(whole, KVCache) else (length,)
         self.widths = _levels(1, slots)
         self._programs: dict[tuple[Any, ...], Any] = {}
+        self._known: dict[tuple[int, int], Rows] = {}
         self._holders: list[Holder | None] = []
         self._rows: Rows | None = None
         self._width = self._room = 0  # indices of the levels
@@ -170,7 +171,7 @@ class Slots:
         return jax.jit(partial(self._empty, 1, room)).lower()
 
     def _lower_piece(self, size: int, room: int) -> Any:
-        cache = jax.eval_shape(lambda: self._empty(1, room))
+        cache = self._shapes(1, room).cache
         one = Sampling().numbers()
         tokens = np.zeros((1, size), np.int32)
         return jax.jit(self._read_piece, donate_argnums=1).lower(
@@ -178,19 +179,25 @@ class Slots:
         )
 
     def _lower_step(self, width: int, room: int) -> Any:
-        rows = jax.eval_shape(partial(self._empty_rows, width, room))
+        rows = self._shapes(width, room)
         return jax.jit(self._next, donate_argnums=1).lower(self._params, rows)
 
     def _lower_enter(self, width: int, room: int, shorter: int) -> Any:
-        rows = jax.eval_shape(partial(self._empty_rows, width, room))
-        one = jax.eval_shape(partial(self._empty_rows, 1, shorter))
+        rows = self._shapes(width, room)
+        one = self._shapes(1, shorter)
         return jax.jit(_entered, donate_argnums=0, static_argnums=3).lower(rows, one, np.int32(0), _Static(self._axes))
 
     def _lower_move(self, width: int, room: int, new_width: int, new_room: int) -> Any:
-        rows = jax.eval_shape(partial(self._empty_rows, width, room))
-        target = jax.eval_shape(partial(self._empty_rows, new_width, new_room))
+        rows = self._shapes(width, room)
+        target = self._shapes(new_width, new_room)
         whence = np.zeros(new_width, np.int32)
         return jax.jit(_moved, static_argnums=(2, 3)).lower(rows, whence, _Static(self._axes), _Static(target))
+
+    def _shapes(self, width: int, room: int) -> Rows:
+        """What rows of this number and length are made of; asked for once, since a model is traced for the answer."""
+        if (width, room) not in self._known:
+            self._known[width, room] = jax.eval_shape(partial(self._empty_rows, width, room))
+        return self._known[width, room]
 
     # --- What is computed -------------------------------------------------------------------------------------
 

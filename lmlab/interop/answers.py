@@ -242,7 +242,7 @@ class EventStream(Response):
         """Sends until all texts have ended, or nobody reads them."""
         async with self._answer.watched(receive):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            with contextlib.suppress(ClientDisconnect, OSError):
+            with contextlib.suppress(ClientDisconnect, OSError, asyncio.CancelledError):  # nobody reads it
                 async for event in self._answer.events():
                     if isinstance(event.ending, Exception):
                         await self._send(send, failure(event.ending).body)

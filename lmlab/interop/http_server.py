@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import socket
 from types import FrameType
@@ -14,6 +15,8 @@ from lmlab.generation.continuous import Engine
 
 GRACE = 5.0
 """Seconds for texts that are being written when the server is told to end."""
+HURRY = 5
+"""Seconds more for connections through which an answer, or a request, does not get."""
 
 
 class Server(uvicorn.Server):
@@ -27,7 +30,8 @@ class Server(uvicorn.Server):
     def __init__(self, app: Any, engine: Engine) -> None:
         # Of the two parsers h11 is the one in pure Python: nothing else to install, and fast enough for tokens.
         super().__init__(uvicorn.Config(app, http="h11", ws="none", loop="asyncio", lifespan="off", log_level="error",
-                                        access_log=False, server_header=False))  # fmt: skip
+                                        access_log=False, server_header=False,
+                                        timeout_graceful_shutdown=math.ceil(GRACE) + HURRY))  # fmt: skip
         self._engine = engine
 
     async def on_tick(self, counter: int) -> bool:

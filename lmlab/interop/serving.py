@@ -9,6 +9,7 @@ bodies must be declared as JSON, so that no web page that a browser shows can re
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,6 +27,8 @@ from lmlab.interop.completion_requests import Refused, read_ask, read_json
 
 LARGEST_BODY = 1 << 20
 """Bytes of a request; more are refused before they are read."""
+SLOWEST_BODY = 30.0
+"""Seconds in which a body must have come."""
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 """What a server is called by those who are on its machine."""
 PAGE = {
@@ -87,14 +90,20 @@ async def _whole(request: Request, answer: Answer, shape: Shape, count: int) -> 
 
 
 async def _body(request: Request) -> bytes:
-    """The bytes of a body; Refused where they are too many, or not said to be JSON."""
+    """The bytes of a body; Refused where they are too many or too slow, or not said to be JSON."""
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise Refused(415, "send JSON, with the header 'Content-Type: application/json'.")
     content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > LARGEST_BODY:
-            raise Refused(413, f"a request may have {LARGEST_BODY} bytes at most.")
+    try:
+        async with asyncio.timeout(SLOWEST_BODY):
+            async for part in request.stream():
+                content += part
+                if len(content) > LARGEST_BODY:
+                    raise Refused(413, f"a request may have {LARGEST_BODY} bytes at most.")
+    except TimeoutError:
+        raise Refused(408, f"the body was not complete after {SLOWEST_BODY:g} seconds.") from None
+    except asyncio.CancelledError:  # what the server does in the end with those that are not through
+        raise Refused(503, "the server is shutting down.") from None
     return content
 
 

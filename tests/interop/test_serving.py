@@ -205,6 +205,16 @@ def test_a_server_that_ends_tells_those_who_wait(small_slots: Any, monkeypatch: 
         assert "shutting down" in json.loads(last.removeprefix("data: "))["error"]["message"]
 
 
+def test_a_body_that_does_not_come_is_refused(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmlab.interop.serving.SLOWEST_BODY", 0.1)
+    connection = http.client.HTTPConnection("127.0.0.1", small.port, timeout=60)
+    connection.putrequest("POST", COMPLETE)
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"{")
+    assert connection.getresponse().status == 408
+
+
 def guarded(headers: dict[str, str], path: str = "/v1/models") -> int:
     """The status that a server with a token answers."""
     from starlette.responses import PlainTextResponse
