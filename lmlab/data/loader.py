@@ -62,6 +62,11 @@ class Data:
         self._facts = facts
 
     @property
+    def dataset(self) -> Dataset:
+        """Where the examples come from: for those who read these themselves."""
+        return self._dataset
+
+    @property
     def vocab(self) -> int:
         """Number of ids, V."""
         return cast(Any, self._dataset).vocab if self.tokenizer is None else self.tokenizer.vocab_size

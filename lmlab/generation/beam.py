@@ -136,6 +136,7 @@ class BeamSearch:
         *,
         length: int,
         sources: Sequence[np.ndarray] | None = None,
+        together: int = 1,
     ) -> list[list[Hypothesis]]:
         """The hypotheses of each row, the best first; fewer than there are beams where no more were possible.
 
@@ -144,13 +145,14 @@ class BeamSearch:
           prompts: one 1-d integer array per row; an empty one stands for the beginning of a document.
           length: the most tokens to add to each row, the end of text included.
           sources: for an encoder-decoder, what each row is the target of: 1-d integer arrays.
+          together: sources whose lengths lie between the same multiples of this share a compiled program.
 
         Raises:
           ConfigError: the model cannot read as much.
         """
         tokens, start = laid_out(prompts, length, self.end_of_text)
         check_room("a search", int(start.max()), length, tokens.shape[1] - 1, self.limit)
-        told = None if sources is None else padded(sources)
+        told = None if sources is None else padded(sources, together)
         found: Beams = jax.device_get(self._search(params, tokens, start, np.int32(length), told))
         return [self._hypotheses(found, b, int(start[b])) for b in range(len(start))]
 

@@ -80,6 +80,7 @@ class Decoder:
         length: int,
         seed: int = 0,
         sources: Sequence[np.ndarray] | None = None,
+        together: int = 1,
     ) -> Iterator[list[np.ndarray]]:
         """Yields the next tokens of every row, a chunk at a time, until each has `length` more or has ended.
 
@@ -89,17 +90,20 @@ class Decoder:
           length: the most tokens to add to each row.
           seed: row b draws with keys folded from (seed, b, position).
           sources: for an encoder-decoder, what each row is the target of: 1-d integer arrays.
+          together: lengths that lie between the same multiples of this share a compiled program; the numbers do not
+            depend on it.
 
         Yields:
           One int32 array per row (empty while a longer prompt is read, and after the row's end), without
           `end_of_text`.
         """
         tokens, starts = laid_out(prompts, length, self.end_of_text)
+        tokens = _widened(tokens, together)
         ends = starts + np.int32(length)
-        time, capacity = int(starts.min()) - 1, tokens.shape[1]
+        time, capacity = (int(starts.min()) - 1) // together * together, tokens.shape[1]
         state = self._begin(*jax.device_put((tokens, starts, ends, np.int32(time), np.uint32(seed))))
         if sources is not None:
-            state = state._replace(memory=self._encode(params, *jax.device_put(padded(sources))))
+            state = state._replace(memory=self._encode(params, *jax.device_put(padded(sources, together))))
         limit, view = self.limit or capacity, -1
         own = self._for_steps(params) if on_cpu() else params
         while time < capacity - 1:
@@ -129,10 +133,11 @@ class Decoder:
         length: int,
         seed: int = 0,
         sources: Sequence[np.ndarray] | None = None,
+        together: int = 1,
     ) -> list[np.ndarray]:
         """The whole continuation of every row, int32: `stream`'s chunks joined."""
         joined = [np.zeros(0, np.int32) for _ in prompts]
-        for chunk in self.stream(params, prompts, length=length, seed=seed, sources=sources):
+        for chunk in self.stream(params, prompts, length=length, seed=seed, sources=sources, together=together):
             joined = [np.concatenate(pair) for pair in zip(joined, chunk, strict=True)]
         return joined
 
@@ -284,13 +289,18 @@ def opening(prompt: np.ndarray, end_of_text: int | None) -> np.ndarray:
     return np.array([end_of_text], np.int32)
 
 
-def padded(sources: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Sources as ids with zeros behind, and 1 where there is one, (B, S) each."""
+def padded(sources: Sequence[np.ndarray], together: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Sources as ids with zeros behind, and 1 where there is one, (B, S) each; S is a multiple of `together`."""
     lengths = np.array([len(source) for source in sources])
     there = np.arange(max(lengths.max(initial=0), 1)) < lengths[:, None]
     tokens = np.zeros(there.shape, np.int32)
     tokens[there] = np.concatenate([np.asarray(source, np.int32) for source in sources])
-    return tokens, there.astype(np.int32)
+    return _widened(tokens, together), _widened(there.astype(np.int32), together)
+
+
+def _widened(rows: np.ndarray, together: int) -> np.ndarray:
+    """With zeros behind each row, up to the next multiple."""
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % together))) if together > 1 else rows
 
 
 def first_in_view(time: int, limit: int) -> int:
