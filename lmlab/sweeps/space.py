@@ -101,7 +101,7 @@ def _check(space: Space) -> None:
                 f"the axis '{key}' is a range, {values[0]}, which combine = '{space.combine}' cannot enumerate. List "
                 "values, or set combine = 'random'."
             )
-        if len(set(values)) < len(values):
+        if space.combine != "zip" and len(set(values)) < len(values):
             twice = next(value for value in values if values.count(value) > 1)
             raise ConfigError(f"the axis '{key}' has the value {twice} twice. Keep one of them.")
     for key, needs in space.when.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,17 +29,17 @@ MODELS = {
 PARAMS = {name: drawn(model, 5, 0.6) for name, model in MODELS.items()}
 
 
+@partial(jax.jit, static_argnums=0)
+def read(name: str, tokens: Any) -> Any:
+    """Of a padded text, so that it is compiled once: what stands behind is not seen."""
+    bound = MODELS[name].bind(PARAMS[name])
+    states = bound.hidden(tokens)[0]
+    return states[0], bound.project(states)[0]
+
+
 def written_out(name: str, prompt: np.ndarray, candidates: int, penalty: float, end: int | None) -> list[int]:
-    model, params = MODELS[name], PARAMS[name]
-
-    @jax.jit
-    def read(tokens: Any) -> Any:  # padded, so that it is compiled once: what stands behind is not seen
-        bound = model.bind(params)
-        states = bound.hidden(tokens)[0]
-        return states[0], bound.project(states)[0]
-
     def of(text: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        states, logits = read(np.array([text + [0] * (T - len(text))]))
+        states, logits = read(name, np.array([text + [0] * (T - len(text))]))
         return np.float64(states)[: len(text)], np.float64(logits)[len(text) - 1]
 
     text = prompt.tolist()
@@ -59,8 +60,7 @@ def written_out(name: str, prompt: np.ndarray, candidates: int, penalty: float, 
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("candidates", "penalty"), [(4, 0.6), (7, 0.3), (40, 0.9)])
-@pytest.mark.parametrize("end", [END, None])
+@pytest.mark.parametrize(("candidates", "penalty", "end"), [(4, 0.6, END), (7, 0.3, None), (40, 0.9, END)])
 def test_it_writes_what_the_search_without_a_cache_writes(
     name: str, candidates: int, penalty: float, end: int | None
 ) -> None:

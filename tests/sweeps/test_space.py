@@ -22,6 +22,8 @@ def test_a_product_has_every_combination() -> None:
 def test_zipped_axes_go_together() -> None:
     axes = {"a.x": ("1", "2"), "a.y": ("3", "4")}
     assert settings_of(Space(axes=axes, combine="zip")) == [{"a.x": "1", "a.y": "3"}, {"a.x": "2", "a.y": "4"}]
+    twice = settings_of(Space(axes={"a.x": ("1", "2", "3"), "a.y": ("4", "4", "5")}, combine="zip"))
+    assert [tuple(one.values()) for one in twice] == [("1", "4"), ("2", "4"), ("3", "5")]
     with pytest.raises(ConfigError, match="have different numbers"):
         settings_of(Space(axes=AXES, combine="zip"))
 
