@@ -116,11 +116,16 @@ def test_what_cannot_be_run_is_one_message(
     assert "it has no sweep.json" in capsys.readouterr().err
 
 
-def test_a_sweep_that_is_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    file = write(tmp_path, "sweep.axes = {'sgd.learning_rate': [0.1, 0.2]}\nsweep.seeds = [0, 1]", steps=60)
+@pytest.mark.parametrize(
+    "kills", [(signal.SIGKILL,), pytest.param((signal.SIGKILL, signal.SIGINT), marks=pytest.mark.long)]
+)
+def test_a_sweep_that_is_killed_ends_as_one_that_was_not(tmp_path: Path, kills: tuple[signal.Signals, ...]) -> None:
+    file = write(
+        tmp_path, f"sweep.axes = {{'sgd.learning_rate': [0.1, 0.2]}}\nsweep.seeds = {[*range(len(kills))]}", 60
+    )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(["sweep", str(file), "--folder", str(whole)]) == 0
-    for number, how in enumerate((signal.SIGKILL, signal.SIGINT)):
+    for number, how in enumerate(kills):
         process = start(file, killed, "--workers", "2")
         while len(losses(killed)) <= number and process.poll() is None:
             time.sleep(0.01)

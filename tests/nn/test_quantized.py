@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -36,10 +37,10 @@ def dequantized(integers: np.ndarray, scale: np.ndarray, summed: int) -> np.ndar
     return integers * np.repeat(scale, integers.shape[summed] // scale.shape[summed], summed)
 
 
-@pytest.fixture(scope="module")
-def runs() -> dict[str, tuple[SavedRun, dict[str, jax.Array]]]:
-    found = {name: SavedRun(str(tiny_run(name, loss))) for name, loss in MODELS.items()}
-    return {name: (saved, dict(saved.params())) for name, saved in found.items()}
+@cache
+def run_of(name: str) -> tuple[SavedRun, dict[str, jax.Array]]:
+    saved = SavedRun(str(tiny_run(name, MODELS[name])))
+    return saved, dict(saved.params())
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -52,11 +53,15 @@ def test_two_numbers_of_four_bits_in_a_byte(axis: int):
     np.testing.assert_array_equal(codes.astype(jnp.float32), values)
 
 
+REST = [("lstm", "int8", 8), ("mamba", "int8", 8), ("bert", "int8", 8), ("gpt", "int4", 4)]
+
+
 @pytest.mark.parametrize(
-    "name, weights, bits", [*((name, "int8", 8) for name in MODELS), ("gpt", "int4", 4), ("mamba", "int4", 4)]
+    "name, weights, bits",
+    [("gpt", "int8", 8), ("mamba", "int4", 4), *(pytest.param(*one, marks=pytest.mark.long) for one in REST)],
 )
-def test_a_model_of_integers_is_the_model_of_what_they_stand_for(runs: dict, name: str, weights: str, bits: int):
-    saved, params = runs[name]
+def test_a_model_of_integers_is_the_model_of_what_they_stand_for(name: str, weights: str, bits: int):
+    saved, params = run_of(name)
     model = quantized(saved.program.model, weights)
     assert isinstance(model, QuantizedDef) and model.summed
     stands_for, codes = dict(params), dict(params)
@@ -100,7 +105,7 @@ def test_qwix_rounds_to_the_nearest_multiple_of_the_scale(bits: int, size: int, 
     assert (off <= np.repeat(scale, size // scale.shape[summed], summed) * (0.5 + 1e-4)).all()
 
 
-def test_a_run_of_integers_is_measured_and_sampled_like_any(runs: dict, tmp_path: Path, capfd: pytest.CaptureFixture):
+def test_a_run_of_integers_is_measured_and_sampled_like_any(tmp_path: Path, capfd: pytest.CaptureFixture):
     pytest.importorskip("qwix")
     source, made = str(tiny_run("gpt", "autoregressive")), str(tmp_path / "int4")
     assert main(["quantize", source, "--run", made, "--weights", "int4"]) == 0
@@ -108,7 +113,7 @@ def test_a_run_of_integers_is_measured_and_sampled_like_any(runs: dict, tmp_path
     assert Run(made).resolved.spec.kwargs["weights"] == "int4"
     assert main(["generate", made, "--prompt", "1 2", "--length", "3", "--temperature", "0"]) == 0
     found = SavedRun(made)
-    wanted = quantize_params(found.program.model, runs["gpt"][1])
+    wanted = quantize_params(found.program.model, run_of("gpt")[1])
     params = found.params()
     assert params.keys() == wanted.keys()
     for path, value in wanted.items():
