@@ -23,6 +23,7 @@ from lmlab.cli.table import print_heading, print_table
 from lmlab.data.archives import Archive, Origin, data_folder
 from lmlab.data.fetching import fetch
 from lmlab.errors import ConfigError
+from lmlab.interop.packaged import PACKAGED
 
 if TYPE_CHECKING:
     from lmlab.contracts import Dataset
@@ -37,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's sub-commands."""
     chosen = parser.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     fetching = add_action(chosen, "fetch", "bring corpora into the cache folder", _fetch)
-    fetching.add_argument("names", nargs="*", metavar="NAME", help="a dataset, a tokenizer, or an archive's file name")
+    fetching.add_argument(
+        "names", nargs="*", metavar="NAME", help="a dataset, a tokenizer, weights, or an archive's file name"
+    )
     fetching.add_argument("--all", action="store_true", help="whatever any dataset or tokenizer needs")
     listing = "show every dataset, and what tokenizers are read from: whether it is here, size, licence, source"
     add_action(chosen, "list", listing, _list)
@@ -86,9 +89,10 @@ def _fetch(args: argparse.Namespace) -> None:
 def _archives(name: str) -> tuple[Archive, ...]:
     """The archives that a dataset needs, or the one of this file name."""
     found = {entry.name: origin.archives if origin else () for entry, origin in _origins()}
+    found |= {name: (weights.archive,) for name, weights in PACKAGED.items()}
     known = found | {archive.name: (archive,) for archives in found.values() for archive in archives}
     if name not in known:
-        problem = f"no dataset or archive named '{name}'."
+        problem = f"no dataset, weights or archive named '{name}'."
         raise ConfigError(registry.unknown(problem, "dataset and archive", name, list(known)))
     return known[name]
 
@@ -109,6 +113,13 @@ def _list(args: argparse.Namespace) -> None:
         rows = [_row(entry, origin) for entry, origin in _origins() if entry.kind == kind]
         print_table(rows, (kind, what, size, "licence", "source"))
         print()
+    here = {True: "here", False: "to fetch"}
+    weights = [
+        [name, here[one.archive.is_here()], f"{one.archive.size / 1e6:.1f} MB", one.archive.licence, one.summary]
+        for name, one in PACKAGED.items()
+    ]
+    print_table(weights, ("weights", "package", "size", "licence", "what"))
+    print()
     print_heading(f"Archives are kept in {data_folder()} (LMLAB_DATA).")
 
 

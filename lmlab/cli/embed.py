@@ -5,7 +5,8 @@ lmlab embed runs/simcse 'a cold day' --among corpus.txt --count 3
 lmlab embed runs/simcse --file corpus.txt --out vectors.npy     # (texts, width), float32
 
 The vector is what `classification` and `contrastive` learn from: of a model with a pooler its own, else the mean of an
-encoder's states, or the last state of a model that reads from left to right.
+encoder's states, or the last state of a model that reads from left to right. Encoders of sentences that were trained
+without a pooler (Sentence-BERT, MiniLM) want --pooling mean.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--among", metavar="FILE", help="show the nearest lines of this file ('-': standard input)")
     parser.add_argument("--count", type=int, default=10, metavar="N", help="of --among: lines to show (default: 10)")
     parser.add_argument("--out", metavar="FILE.npy", help="write the vectors to this file instead")
+    parser.add_argument("--pooling", choices=("own", "mean"), default="own", help="what is made of a text's states: "
+                        "the model's own vector (default), or their mean")  # fmt: skip
     parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the newest)")
 
 
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         )
     use_compilation_cache()
     saved = SavedRun(args.run)
-    vectors = text_vectors(saved.program, saved.params(args.step), [*texts, *others])
+    vectors = text_vectors(saved.program, saved.params(args.step), [*texts, *others], args.pooling)
     if args.out:
         _write(vectors, Path(args.out))
     elif others:

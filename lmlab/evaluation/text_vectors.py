@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from lmlab.errors import ConfigError
 from lmlab.evaluation.text_batches import text_batches
 from lmlab.generation.saved import ids_of_text
 from lmlab.generation.writing import positions
-from lmlab.nn.heads import pooled
+from lmlab.nn.heads import mean_state, pooled
 from lmlab.nn.states import token_states
 
 if TYPE_CHECKING:
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from lmlab.training.program import Program
 
 
-def text_vectors(program: Program, params: Mapping[str, Array], texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
+Pooling = Literal["own", "mean"]
+"""What is made of a text's states: the model's own vector, or their mean."""
+
+
+def text_vectors(
+    program: Program, params: Mapping[str, Array], texts: Sequence[str], pooling: Pooling = "own"
+) -> Float[np.ndarray, "N D"]:
     """One vector for each text, float32: the model's own (its pooler), an encoder's mean, a causal model's last state.
 
     These are what `classification` and `contrastive` are trained on, read as these read a text: between the ids of
@@ -35,6 +41,8 @@ def text_vectors(program: Program, params: Mapping[str, Array], texts: Sequence[
       program: of the run.
       params: path -> array.
       texts: to be read; `<mask>` and the like are special ids.
+      pooling: `own`, or `mean`: of all states, those of the ids around the text included, as Sentence-BERT has it
+        (Reimers & Gurevych 2019, arXiv:1908.10084, section 3).
 
     Raises:
       ConfigError: the model is neither a TokenEncoder nor a CausalLM, has no id to stand around a text, or cannot read
@@ -51,7 +59,8 @@ def text_vectors(program: Program, params: Mapping[str, Array], texts: Sequence[
     @jax.jit
     def read(params: Params, ids: Int[Array, "B T"], there: Int[Array, "B T"]) -> Float[Array, "B D"]:
         model = program.model.bind(params)
-        return pooled(model, token_states(model, ids, segment_ids=there), there)
+        states = token_states(model, ids, segment_ids=there)
+        return mean_state(states, there) if pooling == "mean" else pooled(model, states, there)
 
     found = [np.asarray(read(params, ids, there), np.float32)[:count] for ids, there, count in text_batches(rows)]
     return np.concatenate(found)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from lmlab.data.tokenizers.hf import TokenizerFile
 from lmlab.data.tokenizers.hugging_face import HuggingFace
 from lmlab.errors import ConfigError, DataError, RunFolderError
 from lmlab.interop.families import Config, Family, entry, family_for, family_of
+from lmlab.interop.gguf_file import GGUF
 from lmlab.interop.places import Places, Shape, read_parameter, shapes_of, write_parameter
 from lmlab.interop.tensor_files import Tensors, check_empty, write_tensors
 from lmlab.parallel.mesh import Mesh
@@ -29,6 +32,8 @@ from lmlab.training.starting import write_run
 
 LONGEST = 1024
 """Tokens of a training row, unless the model has fewer positions or learned ones."""
+FROM_FILE = "tokenizer"
+"""The folder of a run that has the tokenizer.json which was inside of a file."""
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """What early checkpoints call the parameters of normalisations."""
 
@@ -54,11 +59,11 @@ class Imported:
     ignored: tuple[str, ...]
 
 
-def import_checkpoint(folder: Path, run: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Imported:
-    """Makes a run folder, at step 0, of `config.json`, the safetensors and, if it is there, `tokenizer.json`.
+def import_checkpoint(source: Path, run: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Imported:
+    """Makes a run folder, at step 0, of a checkpoint.
 
     Args:
-      folder: of the checkpoint.
+      source: a folder with `config.json`, the safetensors and, if it is there, `tokenizer.json`; or a GGUF file.
       run: the run folder, which must not exist.
       overrides: gin statements that win over what the checkpoint says: the dataset to go on with, the loss.
       plugins: files or modules with components.
@@ -70,18 +75,58 @@ def import_checkpoint(folder: Path, run: Path, overrides: Sequence[str] = (), pl
     """
     if RunFolder(run).exists():
         raise RunFolderError(f"{run} holds a run. Choose another folder with --run DIR.")
-    config = read_config(folder)
+    if source.suffix != ".gguf":
+        there = source / "tokenizer.json"
+        return _import(_Checkpoint(
+            source, read_config(source), there if there.exists() else None, lambda: Tensors(source)
+        ), run, overrides, plugins)  # fmt: skip
+    with GGUF(source) as file, tempfile.TemporaryDirectory() as made:
+        beside = source.with_name("tokenizer.json")
+        tokenizer = beside if beside.exists() else file.write_tokenizer(Path(made))
+        kept = run.absolute() / FROM_FILE / "tokenizer.json" if tokenizer not in (beside, None) else None
+        checkpoint = _Checkpoint(source, file.config, tokenizer, lambda: file, kept, file.roles)
+        found = _import(checkpoint, run, overrides, plugins)
+        if kept is not None:
+            shutil.copytree(made, kept.parent)
+    return found
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What a run is made of.
+
+    Attributes:
+      path: where it is, for messages.
+      config: what `config.json` says.
+      tokenizer: a tokenizer.json.
+      tensors: opens what has `shapes` and `tensor`.
+      kept: where the tokenizer.json will lie; None: where it is.
+      roles: of tokens that are called otherwise than usual.
+    """
+
+    path: Path
+    config: Config
+    tokenizer: Path | None
+    tensors: Callable[[], Tensors | GGUF]
+    kept: Path | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+
+def _import(checkpoint: _Checkpoint, run: Path, overrides: Sequence[str], plugins: Sequence[str]) -> Imported:
+    """See `import_checkpoint`."""
+    folder, config, tokenizer = checkpoint.path, checkpoint.config, checkpoint.tokenizer
     family = family_of(config)
-    tokenizer = folder / "tokenizer.json"
-    saved = None
-    if tokenizer.exists():
-        saved = TokenizerFile(str(tokenizer), ids=entry(config, "vocab_size", int)).fit(()).to_json()
-    resolved = resolve([], [_experiment(family, config, None if saved is None else tokenizer), *overrides], plugins)
+    saved, ids, roles = None, entry(config, "vocab_size", int), checkpoint.roles or None
+    text = _experiment(family, config, checkpoint.kept or tokenizer)
+    if tokenizer is not None:
+        saved = TokenizerFile(str(tokenizer), roles, ids).fit(()).to_json()
+        text += f"\nhf.roles = {spell_value(roles)}" if roles else ""
+    resolved = resolve([], [text, *overrides], plugins)
     program = Program(resolved, saved_tokenizer=saved, partitioner=Mesh(data=1))
     if program.experiment.model.name != family.model:
         raise ConfigError(f"experiment.model = @{program.experiment.model.name}: {folder} is of a '{family.model}'.")
     places = family.places(program.experiment.model.kwargs)
-    with Tensors(folder) as tensors:
+    with checkpoint.tensors() as tensors:
         names, ignored = _names(family, places, tensors.shapes)
         missing = _absent(places, names)
         needed = [path for path in missing if not path.startswith(family.optional or ("\n",))]

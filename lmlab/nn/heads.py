@@ -27,12 +27,18 @@ def pooled(model: Any, states: Float[Array, "B T D"], segment_ids: Int[Array, "B
     """
     if isinstance(model, PooledEncoder):
         return model.pool(states, segment_ids=segment_ids)
-    there = segment_ids > 0
     if isinstance(model, TokenEncoder):
-        total = jnp.where(there[..., None], states, 0).astype(jnp.float32).sum(1)
-        return (total / jnp.maximum(there.sum(1, keepdims=True), 1)).astype(states.dtype)
+        return mean_state(states, segment_ids)
+    there = segment_ids > 0
     last = there.shape[1] - 1 - jnp.argmax(there[:, ::-1], axis=1)
     return jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
+
+
+def mean_state(states: Float[Array, "B T D"], segment_ids: Int[Array, "B T"]) -> Float[Array, "B D"]:
+    """The mean of each row's states, summed in float32; zero for rows without a token."""
+    there = segment_ids > 0
+    total = jnp.where(there[..., None], states, 0).astype(jnp.float32).sum(1)
+    return (total / jnp.maximum(there.sum(1, keepdims=True), 1)).astype(states.dtype)
 
 
 class Classifier(nnx.Module):

@@ -42,15 +42,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def alone(saved: SavedRun, text: str) -> np.ndarray:
-    """The vector of a text that is read alone, from the model's states."""
+def states_of(saved: SavedRun, text: str) -> np.ndarray:
+    """Of a text that is read alone, with what stands around it."""
     tokenizer, params = saved.program.tokenizer, saved.params()
     assert tokenizer is not None
     special = tokenizer.special_ids
     ids = np.concatenate([[special["classify"]], tokenizer.encode(text), [special["separator"]]]).astype(np.int32)
     model = saved.program.model.bind(params)
     name = saved.program.experiment.model.name
-    states = np.float64(model.hidden(ids[None])[0][0] if name == "gpt" else jax.jit(model.encode)(ids[None])[0])
+    return np.float64(model.hidden(ids[None])[0][0] if name == "gpt" else jax.jit(model.encode)(ids[None])[0])
+
+
+def alone(saved: SavedRun, text: str) -> np.ndarray:
+    """The vector of a text that is read alone, from the model's states."""
+    states, params, name = states_of(saved, text), saved.params(), saved.program.experiment.model.name
     if name == "bert":
         return np.tanh(states[0] @ np.float64(params["pooler/kernel"]) + np.float64(params["pooler/bias"]))
     return states[-1] if name == "gpt" else states.max(0)
@@ -63,6 +68,8 @@ def test_a_vector_is_that_of_the_text_read_alone(folder: Path, name: str) -> Non
     found = text_vectors(saved.program, params, TEXTS)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+    mean = text_vectors(saved.program, params, TEXTS, pooling="mean")
+    np.testing.assert_allclose(mean, [states_of(saved, text).mean(0) for text in TEXTS], atol=1e-5)
     many = text_vectors(saved.program, params, TEXTS * ROWS)
     np.testing.assert_allclose(many, np.tile(wanted, (ROWS, 1)), atol=1e-5)
 
