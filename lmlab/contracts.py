@@ -9,7 +9,7 @@ Letters in shapes: B batch, T time, D width, H heads, K head width, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from lmlab.batches import ChoiceBatch as ChoiceBatch
@@ -36,6 +36,7 @@ from lmlab.capabilities import PooledEncoder as PooledEncoder
 from lmlab.capabilities import PrefixLM as PrefixLM
 from lmlab.capabilities import TokenEncoder as TokenEncoder
 from lmlab.capabilities import WordVectors as WordVectors
+from lmlab.examples import Conversation as Conversation
 from lmlab.examples import Document as Document
 from lmlab.examples import LabelledText as LabelledText
 from lmlab.examples import Question as Question
@@ -389,6 +390,26 @@ class Launcher(Protocol):
     """Starts trials of a sweep somewhere."""
 
 
+class Adapter(Protocol):
+    """Parameters beside a model's own, of which, together, those that the model computes with are made."""
+
+    def adapt(self, model: Any, own: Collection[str]) -> Any:
+        """The `nn.functional.ModelDef` with the adapter's parameters, an `nn.adapters.Adapted`.
+
+        Args:
+          model: the model alone.
+          own: paths of those of its parameters that may be adapted.
+
+        Raises:
+          ConfigError: the adapter does not fit the model.
+        """
+        ...
+
+    def learns(self, path: str) -> bool:
+        """Whether one of the model's own parameters learns beside the adapter's."""
+        ...
+
+
 class Settings(Protocol):
     """A typed group of a run's own settings."""
 
@@ -419,6 +440,7 @@ KIND_TYPES: dict[str, type] = {
     "sampler": Sampler,
     "transform": Transform,
     "launcher": Launcher,
+    "adapter": Adapter,
     "settings": Settings,
 }
 """The annotation that a parameter carries to hold a component of a kind.
@@ -430,6 +452,7 @@ for parts that are built later, or inside a traced function.
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "model": ("vocab", "seq_len", "source_len", "dtype", "rngs", "run_targets"),
     "loss": ("vocab", "special_ids", "labels", "tags", "counts", "steps"),
+    "optimizer": ("stacked",),
     "schedule": ("steps",),
 }
 """What the program gives to components of a kind, beside their configuration; binding one of these is refused.
@@ -438,5 +461,6 @@ vocab: number of token ids. seq_len, source_len: T and S of the training batches
 run_targets: positions of all training batches of the run, in each of which something may be predicted.
 special_ids: ids that stand for no text, by role (`mask`, `end_of_text`, ...). labels, tags: names of the classes of
 examples and of words, by id. counts: a function without arguments that gives how often each id is to be predicted in
-the training split, (V,) int64; it counts when it is first called. steps: length of the run in optimizer steps.
+the training split, (V,) int64; it counts when it is first called. steps: length of the run in optimizer steps. stacked:
+paths of the parameters whose first axis is that of a stack's blocks, a frozenset.
 """

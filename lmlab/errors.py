@@ -64,3 +64,11 @@ class Interrupted(LmlabError):
     """SIGTERM or SIGINT ended the run after its state was saved (EX_TEMPFAIL: run the same command again)."""
 
     exit_code = 75
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or XLA (whose errors have one type for everything), could not allocate something."""
+    if isinstance(error, MemoryError):
+        return True
+    said = str(error)
+    return type(error).__name__ == "JaxRuntimeError" and ("Out of memory" in said or "RESOURCE_EXHAUSTED" in said)

@@ -81,6 +81,21 @@ class Question:
     source: str = ""
 
 
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of a conversation, in their order, of which those of the role `assistant` are what a model says.
+
+    Args:
+      roles: who speaks: `system`, `user`, `assistant` or what else a chat template knows.
+      contents: what is said.
+      source: where it stands.
+    """
+
+    roles: tuple[str, ...]
+    contents: tuple[str, ...]
+    source: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """One stream of token ids: a 1-d integer array, possibly memory-mapped.
@@ -114,7 +129,9 @@ class TokenSequence:
     source: str = ""
 
 
-KINDS: tuple[type, ...] = (Text, Document, TextPair, LabelledText, TaggedText, Question, Tokens, TokenSequence)
+KINDS: tuple[type, ...] = (
+    Text, Document, TextPair, LabelledText, TaggedText, Question, Conversation, Tokens, TokenSequence,
+)  # fmt: skip
 IDS: tuple[type, ...] = (Tokens, TokenSequence)
 """The kinds that hold ids, so that no tokenizer is needed."""
 
@@ -136,6 +153,8 @@ def texts_of(example: Any) -> Iterator[str]:
             yield " ".join(words)
         case Question(question, context, answers):
             yield from (question, context, *answers)
+        case Conversation(_, contents):
+            yield from contents
         case _:
             raise TypeError(f"{type(example).__name__} holds no text")
 

@@ -383,6 +383,7 @@ writers = Registry("writer", CATALOGUE)
 launchers = Registry("launcher", CATALOGUE)
 samplers = Registry("sampler", CATALOGUE)
 transforms = Registry("transform", CATALOGUE)
+adapters = Registry("adapter", CATALOGUE)
 settings = Registry("settings", CATALOGUE)
 """Typed groups of a run's own settings: `experiment` (the root of every Spec), `checkpoints`, `finite_guard`."""
 
@@ -390,7 +391,7 @@ REGISTRIES: dict[str, Registry] = {
     registry.kind: registry
     for registry in (
         models, losses, datasets, tokenizers, optimizers, schedules, partitioners,
-        evaluators, hooks, writers, launchers, samplers, transforms, settings,
+        evaluators, hooks, writers, launchers, samplers, transforms, adapters, settings,
     )
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NewType
 
 Value = Any
 """None, bool, int, float, str, Spec, or a tuple or str-keyed FrozenDict of these: what a Spec may hold."""
@@ -41,6 +41,13 @@ class Ref:
     """The default of a parameter that holds a component: as if the configuration said `@name`."""
 
     name: str
+
+
+Written = NewType("Written", str)
+"""The annotation of values that a parameter keeps as gin writes them: a str such as `@gpt`, `%RATE` or `0.001`.
+
+They may stand in sequences and in mappings: `tuple[Written, ...]`. What they name is not looked up.
+"""
 
 
 @dataclass(frozen=True)

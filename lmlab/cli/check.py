@@ -48,7 +48,11 @@ def _parameters(program: Program) -> list[list[str]]:
     from lmlab.training.cost import count_by_group
 
     groups = count_by_group(program.model.shapes)
-    return [["parameters", f"{program.model.size:,}"], *([f"  {name}", f"{size:,}"] for name, size in groups.items())]
+    rows = [["parameters", f"{program.model.size:,}"], *([f"  {name}", f"{size:,}"] for name, size in groups.items())]
+    if program.frozen:
+        frozen = sum(program.model.shapes[path].size for path in program.frozen)
+        rows.append(["parameters that learn", f"{program.model.size - frozen:,}"])
+    return rows
 
 
 def _data(program: Program) -> list[list[str]]:

@@ -26,16 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a row for each difference, with where each value comes from."""
-    a, b = _load(args.a, args.plugins), _load(args.b, args.plugins)
+    print_differences(args.a, _load(args.a, args.plugins), args.b, _load(args.b, args.plugins))
+    return 0
+
+
+def print_differences(name: str, a: Resolved, other: str, b: Resolved) -> None:
+    """Prints how two configurations differ, each under its name."""
     found = diff(a.spec, b.spec)
     if not found:
         print(f"no difference: both are configuration {a.hash}")
-        return 0
+        return
     rows = [[path, *_cell(a, path, left), *_cell(b, path, right)] for path, left, right in found]
-    print_table(rows, ("", args.a, "from", args.b, "from"))
+    print_table(rows, ("", name, "from", other, "from"))
     if a.identity == b.identity:
         print(f"\nBoth learn the same (identity {a.identity}): they differ only in how the run is carried out.")
-    return 0
 
 
 def _load(where: str, plugins: list[str]) -> Resolved:

@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from lmlab.errors import LmlabError, OutOfMemory
+from lmlab.errors import LmlabError, OutOfMemory, is_out_of_memory
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("lmlab.cli.train", "train a configuration, or go on with a run that was left unfinished"),
+    "sweep": ("lmlab.cli.sweep", "run the trials of a sweep, or go on with what is left of it"),
+    "status": ("lmlab.cli.status", "show how far a sweep is"),
     "eval": ("lmlab.cli.eval", "measure a run's checkpoint"),
     "generate": ("lmlab.cli.generate", "sample text from a run"),
+    "serve": ("lmlab.cli.serve", "answer completion requests over HTTP, and show a page to try the model on"),
+    "chat": ("lmlab.cli.chat", "talk with an instruction model in the terminal"),
     "translate": ("lmlab.cli.translate", "write the targets of sources, by a run of an encoder-decoder"),
     "summarize": ("lmlab.cli.translate", "the same as translate, for runs that learned to summarise"),
     "score": ("lmlab.cli.score", "say how probable texts are under a run's model, and which of them is the most"),
@@ -29,7 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attention": ("lmlab.cli.attention", "draw what a run's attention looks at in a text"),
     "interpolate": ("lmlab.cli.interpolate", "write the texts between two texts, of a text VAE's run"),
     "import": ("lmlab.cli.import_checkpoint", "make a run folder of a checkpoint of Hugging Face's Transformers"),
-    "export": ("lmlab.cli.export", "write a run's model as Hugging Face's Transformers reads it"),
+    "merge": ("lmlab.cli.merge", "make a run folder of a run with an adapter, which has none any more"),
+    "export": ("lmlab.cli.export", "write a run's model for other programs: Transformers, or jax alone (StableHLO)"),
+    "quantize": ("lmlab.cli.quantize", "make a run of a run whose matrices are integers of 8 or 4 bits"),
     "check": ("lmlab.cli.check", "say what a configuration would do and cost, without computing anything"),
     "replay": ("lmlab.cli.replay", "run one step of a run again, looking for the first operation that is not finite"),
     "data": ("lmlab.cli.data", "fetch corpora, list them, show training rows, and tokenise them once"),
@@ -37,6 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("lmlab.cli.list", "list components by kind"),
     "describe": ("lmlab.cli.describe", "show one component: what it is, its parameters and defaults"),
     "diff": ("lmlab.cli.diff", "compare the configurations of two runs or gin files"),
+    "report": ("lmlab.cli.report", "show what a sweep has found, with its uncertainty"),
+    "compare": ("lmlab.cli.compare", "compare two runs: configuration, data, curves, results"),
     "matrix": ("lmlab.testing.matrix", "show which models, losses and examples go together, and train each of them"),
     "bench": ("lmlab.cli.bench", "measure the training step against a hand-written one"),
 }
@@ -66,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return _fail(_out_of_memory(error), OutOfMemory.exit_code, debug)
         return _fail(_bug(error), 1, debug)
 
@@ -126,14 +134,6 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     print(f"lmlab: {message}", file=sys.stderr)
     return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, or XLA (whose errors have one type for everything), could not allocate something."""
-    if isinstance(error, MemoryError):
-        return True
-    said = str(error)
-    return type(error).__name__ == "JaxRuntimeError" and ("Out of memory" in said or "RESOURCE_EXHAUSTED" in said)
 
 
 def _out_of_memory(error: Exception) -> str:

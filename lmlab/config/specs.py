@@ -106,6 +106,27 @@ def map_specs(value: Value, change: Callable[[Spec], Any]) -> Any:
     return value
 
 
+def with_values(value: Value, values: Mapping[str, Any], path: str = "") -> Any:
+    """`value` with others at some of its places; what is put there need be no plain data.
+
+    Args:
+      value: a Spec, or a value in one.
+      values: path below it, such as `optimizer.learning_rate` -> what stands there instead.
+      path: of `value` itself.
+    """
+    if path in values:
+        return values[path]
+    match value:
+        case Spec():
+            return Spec(value.kind, value.name, with_values(value.kwargs, values, path))
+        case Mapping():
+            items = {key: with_values(item, values, join_path(path, key)) for key, item in value.items()}
+            return FrozenDict(items)
+        case tuple():
+            return tuple(with_values(item, values, join_path(path, i)) for i, item in enumerate(value))
+    return value
+
+
 def walk(spec: Spec, path: str = "") -> Iterator[tuple[str, Spec]]:
     """The Spec and every Spec below it, each with its path; parents come first."""
     yield path, spec

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 """The folder that holds the lmlab package: the root of a clone."""
 
 COMMAND_LINE = "command line"
+AXES = "an axis of the sweep"
 
 _STATEMENT = "Statements: component.parameter = value, MACRO = value, include 'file.gin', import module."
 _VALUE = "Values: a number, a 'string' in quotes, True, False, None, @component, %MACRO, a list or a dict of these."
@@ -67,8 +68,8 @@ class Source:
     """The sources that this one was included from, outermost first."""
 
     def place(self, line: int) -> str:
-        """`file:line`, or `command line`."""
-        return self.name if self.name == COMMAND_LINE else f"{self.name}:{line}"
+        """`file:line`, or what is no file."""
+        return self.name if self.name in (COMMAND_LINE, AXES) else f"{self.name}:{line}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,23 @@ def read_statements(files: Sequence[str], overrides: Sequence[str] = ()) -> Stat
         _read_file(name, None, (), found)
     for text in overrides:
         _read_text(text, Source(COMMAND_LINE), None, found)
+    return found
+
+
+def with_axes(statements: Statements, bound: Mapping[str, str]) -> Statements:
+    """The statements and, behind them, `key = value` of each pair; nothing is taken from the statements.
+
+    Raises:
+      ConfigError: a pair is more, or less, than one binding.
+    """
+    found = Statements(list(statements.bindings), list(statements.imports), set(statements.read))
+    for key, value in bound.items():
+        before = len(found.bindings)
+        _read_text(f"{key} = {value}", Source(AXES), None, found)
+        if len(found.bindings) != before + 1 or str(found.bindings[-1]) != key:
+            raise ConfigError(
+                f"{AXES}: '{key}' is no key of a configuration, such as gpt.layers or a/adamw.weight_decay."
+            )
     return found
 
 
@@ -196,7 +214,7 @@ def _shown(path: Path) -> str:
 
 
 def _same_file(name: str, path: Path) -> bool:
-    return name != COMMAND_LINE and Path(name).resolve() == path.resolve()
+    return name not in (COMMAND_LINE, AXES) and Path(name).resolve() == path.resolve()
 
 
 # --- Text -----------------------------------------------------------------------------------------------------

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import math
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from lmlab.config.parameters import REQUIRED, Parameter, parameters, supplied_parameters
-from lmlab.config.precedence import Bindings, refuse, split_kind
+from lmlab.config.precedence import Bindings, refuse, spell_raw, split_kind
 from lmlab.config.specs import join_path
 from lmlab.config.text import GIN_REQUIRED, Binding, Items, Macro, Reference
-from lmlab.config.types import Mismatch, component_targets, fit, fitting_names, spell, spell_value, type_of, way_out
+from lmlab.config.types import (
+    Mismatch,
+    component_targets,
+    fit,
+    fitting_names,
+    is_mapping,
+    is_sequence,
+    keeps_text,
+    spell,
+    spell_value,
+    type_of,
+    way_out,
+)
 from lmlab.contracts import Follows, FrozenDict, Ref, Spec
 from lmlab.registry import REGISTRIES, Entry, all_names, article, find, load_installed_plugins, near_names
+from lmlab.specs import Written
 
 DEFAULT = "default"
 
@@ -159,7 +173,7 @@ class Tree:
             origin = Origin(binding.place, scope, kind=kind)
         else:
             origin = Origin(DEFAULT, scope, (entry, parameter.name), kind)
-        value, place = self._value(raw, path, origin)
+        value, place = self._value(raw, path, origin, parameter.annotation)
         try:
             value = fit(value, parameter.annotation)
         except Mismatch as error:
@@ -180,14 +194,17 @@ class Tree:
 
     # --- values ---
 
-    def _value(self, raw: Any, path: str, origin: Origin) -> tuple[Any, str]:
+    def _value(self, raw: Any, path: str, origin: Origin, annotation: Any = None) -> tuple[Any, str]:
         """A written value with its macros replaced and its references resolved, and where it comes from."""
         if not isinstance(raw, Macro):
+            if keeps_text(annotation):
+                return self._written(raw, annotation, path, origin), origin.place
             return self._plain(raw, path, origin), origin.place
         macro = self._macro(raw, origin)
         self._open_macros.append(raw.name)
         try:
-            value, place = self._value(macro.value, path, replace(origin, place=macro.place, default_of=None))
+            inner = replace(origin, place=macro.place, default_of=None)
+            value, place = self._value(macro.value, path, inner, annotation)
         finally:
             self._open_macros.pop()
         return value, f"{origin.place} ({raw} from {place})"
@@ -213,6 +230,22 @@ class Tree:
             kind = type(raw).__name__
             self._problem(f"{origin}: {raw!r} ({kind}) is no plain data, which a configuration is made of.")
         return raw
+
+    def _written(self, raw: Any, annotation: Any, path: str, origin: Origin) -> Any:
+        """A value whose parts are kept as gin writes them, where the annotation says so."""
+        match raw:
+            case _ if annotation is Written:
+                return spell_raw(raw)
+            case Items() if is_mapping(annotation):
+                _, inner = typing.get_args(annotation)
+                keys = self._mapping(tuple((key, None) for key, _ in raw.pairs), path, origin)
+                values = [self._written(item, inner, join_path(path, key), origin)
+                          for key, (_, item) in zip(keys, raw.pairs, strict=True)]  # fmt: skip
+                return FrozenDict(zip(keys, values, strict=True))
+            case tuple() if is_sequence(annotation):
+                inner, *_ = typing.get_args(annotation)
+                return tuple(self._written(item, inner, join_path(path, i), origin) for i, item in enumerate(raw))
+        return raw if isinstance(raw, Mapping) else self._plain(raw, path, origin)
 
     def _mapping(self, pairs: Sequence[tuple[Any, Any]], path: str, origin: Origin) -> FrozenDict:
         found: dict[str, Any] = {}

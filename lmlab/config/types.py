@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union
 from lmlab.contracts import KIND_TYPES, Follows, FrozenDict, Ref, Spec
 from lmlab.ranges import Within
 from lmlab.registry import CATALOGUE, REGISTRIES, find
+from lmlab.specs import Written
 
 _SEQUENCES = (tuple, list, Sequence)
 _MAPPINGS = (dict, Mapping, FrozenDict)
@@ -48,6 +49,8 @@ def fit(value: Any, annotation: Any) -> Any:
     """`value` as its parameter wants it (an int becomes a float, a list a tuple), or Mismatch."""
     if annotation is Any or annotation is object:
         return value
+    if annotation is Written:
+        return _check(value, isinstance(value, str))
     origin = typing.get_origin(annotation) or annotation
     if origin in (Union, types.UnionType):
         return _fit_union(value, typing.get_args(annotation))
@@ -87,7 +90,7 @@ def component_targets(annotation: Any) -> Iterator[Target]:
 def unsupported(annotation: Any) -> str:
     """The part of an annotation that no configuration can hold, spelled; empty if all of it can be held."""
     origin = typing.get_origin(annotation) or annotation
-    if origin is Literal or annotation in (Any, object, None, types.NoneType, Ellipsis, *_SCALARS):
+    if origin is Literal or annotation in (Any, object, None, types.NoneType, Ellipsis, Written, *_SCALARS):
         return ""
     if target_of(annotation):
         return ""
@@ -99,6 +102,21 @@ def unsupported(annotation: Any) -> str:
     if origin in (Union, types.UnionType, *_SEQUENCES, *_MAPPINGS):
         return next(filter(None, map(unsupported, args)), "")
     return spell(annotation)
+
+
+def keeps_text(annotation: Any) -> bool:
+    """Whether values are kept as gin writes them, somewhere in what the annotation describes."""
+    return annotation is Written or any(keeps_text(arg) for arg in typing.get_args(annotation))
+
+
+def is_mapping(annotation: Any) -> bool:
+    """Whether the annotation describes a mapping."""
+    return (typing.get_origin(annotation) or annotation) in _MAPPINGS
+
+
+def is_sequence(annotation: Any) -> bool:
+    """Whether the annotation describes a sequence."""
+    return (typing.get_origin(annotation) or annotation) in _SEQUENCES
 
 
 def spell(annotation: Any) -> str:
@@ -120,7 +138,7 @@ def spell(annotation: Any) -> str:
         return f"sequence of {spell(args[0])}" if args else "sequence"
     if origin in _MAPPINGS:
         return f"dict of {spell(args[1])}" if args else "dict"
-    return "anything" if annotation is Any else getattr(annotation, "__name__", str(annotation))
+    return "anything" if annotation in (Any, Written) else getattr(annotation, "__name__", str(annotation))
 
 
 def spell_value(value: Any) -> str:

@@ -13,13 +13,22 @@ from lmlab.registry import find
 
 def unconsumed(tree: Tree, root: str) -> Iterator[str]:
     """One message for each winning statement that no part of the tree took."""
+    for binding in idle(tree):
+        yield why_idle(tree, binding, root)
+
+
+def idle(tree: Tree) -> Iterator[Binding]:
+    """The winning statements that no part of the tree took."""
     for key, binding in tree.bindings.winners.items():
-        if key in tree.consumed:
-            continue
-        if binding.parameter:
-            yield f"{binding.place}: '{binding}' changes nothing: {_reason(tree, binding, root)}"
-        elif not _undone_with_its_use(tree, binding):
-            yield f"{binding.place}: nothing uses the macro '{binding}'.{_macro_hint(tree, binding)}"
+        if key not in tree.consumed and (binding.parameter or not _undone_with_its_use(tree, binding)):
+            yield binding
+
+
+def why_idle(tree: Tree, binding: Binding, root: str) -> str:
+    """What is wrong with a statement that no part of the tree took."""
+    if binding.parameter:
+        return f"{binding.place}: '{binding}' changes nothing: {_reason(tree, binding, root)}"
+    return f"{binding.place}: nothing uses the macro '{binding}'.{_macro_hint(tree, binding)}"
 
 
 def _reason(tree: Tree, binding: Binding, root: str) -> str:
@@ -50,22 +59,23 @@ def _instead(tree: Tree, name: str, root: str) -> str:
 def _undone_with_its_use(tree: Tree, macro: Binding) -> bool:
     """Whether the only statements that used the macro were overridden by later ones, which then undo the macro too."""
     return any(
-        winner.order > macro.order and str(macro) in _macros_in(loser.value) for loser, winner in tree.bindings.losers
+        winner.order > macro.order and str(macro) in macros_in(loser.value) for loser, winner in tree.bindings.losers
     ) or any(
-        other is not macro and not other.parameter and str(macro) in _macros_in(other.value)
+        other is not macro and not other.parameter and str(macro) in macros_in(other.value)
         and other.key not in tree.consumed and _undone_with_its_use(tree, other)
         for other in tree.bindings.winners.values()
     )  # fmt: skip
 
 
-def _macros_in(value: Any) -> set[str]:
+def macros_in(value: Any) -> set[str]:
+    """The names of the macros in a value as it was written."""
     match value:
         case Macro():
             return {value.name}
         case tuple():
-            return {name for item in value for name in _macros_in(item)}
+            return {name for item in value for name in macros_in(item)}
         case Items():
-            return {name for pair in value.pairs for item in pair for name in _macros_in(item)}
+            return {name for pair in value.pairs for item in pair for name in macros_in(item)}
     return set()
 
 

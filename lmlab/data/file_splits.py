@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lmlab.contracts import Document, LabelledText, Question, TaggedText, Text, TextPair
+from lmlab.contracts import Conversation, Document, LabelledText, Question, TaggedText, Text, TextPair
 from lmlab.data.corpus import Corpus, split_of
 from lmlab.data.files import LeftOut, OnMalformed, Paths, files
 from lmlab.errors import DataError
@@ -113,4 +113,6 @@ def split_key(example: Any) -> str:
             return context
         case Document(sentences):
             return "\n".join(sentences)
+        case Conversation(roles, contents):  # what stands before the first answer
+            return "\0".join(contents[: roles.index("assistant")])
     raise TypeError(f"no text decides the split of {type(example).__name__}")

@@ -10,25 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lmlab.config import Resolved, resolve, spec_to_json, spell_value
+from lmlab.config import resolve, spell_value
+from lmlab.data.chat_template import write_chat_template
 from lmlab.data.tokenizers.hf import TokenizerFile
 from lmlab.data.tokenizers.hugging_face import HuggingFace
 from lmlab.errors import ConfigError, DataError, RunFolderError
 from lmlab.interop.families import Config, Family, entry, family_for, family_of
 from lmlab.interop.places import Places, Shape, read_parameter, shapes_of, write_parameter
-from lmlab.interop.tensor_files import Tensors, write_tensors
+from lmlab.interop.tensor_files import Tensors, check_empty, write_tensors
 from lmlab.parallel.mesh import Mesh
-from lmlab.training.checkpoint import Checkpoints, Note
-from lmlab.training.environment import describe_environment
 from lmlab.training.files import replace_json, writing
-from lmlab.training.metrics_file import Position
 from lmlab.training.program import Program
 from lmlab.training.run_folder import RunFolder
-from lmlab.training.starting import with_params
+from lmlab.training.starting import write_run
 
 LONGEST = 1024
 """Tokens of a training row, unless the model has fewer positions or learned ones."""
@@ -98,7 +95,7 @@ def import_checkpoint(folder: Path, run: Path, overrides: Sequence[str] = (), pl
             path: read_parameter(place, program.model.shapes[path].shape, lambda name: tensors.tensor(names[name]))
             for path, place in there.items()
         }
-    _write_run(RunFolder(run), resolved, program, found)
+    write_run(RunFolder(run), resolved, program, found, "imported")
     new = tuple(path for path in program.model.shapes if path not in found)
     return Imported(run, family.model, program.model.size, tuple(found), new, tuple(ignored))
 
@@ -188,30 +185,12 @@ def _check_shapes(folder: Path, places: Places, program: Program, shapes: Mappin
         raise DataError(f"{folder}: by config.json there is no tensor {more[0]}: the model has fewer blocks.")
 
 
-def _write_run(folder: RunFolder, resolved: Resolved, program: Program, found: Mapping[str, np.ndarray]) -> None:
-    """The run folder, with its first checkpoint."""
-    params = {path: jnp.asarray(value) for path, value in found.items()}
-    state = with_params(program, program.init_state(), params)
-    with folder.locked():
-        folder.write_config(resolved)
-        folder.write_environment(describe_environment())
-        if program.tokenizer is not None:
-            folder.write_tokenizer(program.tokenizer.to_json())
-        checkpoints = Checkpoints(folder.checkpoints, program.checkpoints)
-        try:
-            note = Note(0, {}, Position(), -1, -1, {}, None, spec_to_json(resolved.spec))
-            checkpoints.save(program.partitioner.export(state), note)
-            checkpoints.wait()
-        finally:
-            checkpoints.close()
-        folder.write_status("stopped", 0, program.experiment.steps, "imported")
-
-
 # --- The other way --------------------------------------------------------------------------------------------
 
 
 def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Path) -> Family:
-    """Writes a run's model as Transformers reads it: `config.json`, safetensors and, if there is one, `tokenizer.json`.
+    """Writes a run's model as Transformers reads it: `config.json`, safetensors and, if there is one, `tokenizer.json`
+    with its chat template.
 
     Args:
       program: of the run.
@@ -225,12 +204,11 @@ def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Pat
     values = program.experiment.model.kwargs
     family = family_for(program.experiment.model.name, values)
     config = family.config(values)
-    places = family.places(values)
-    if places.keys() != program.model.shapes.keys():
-        others = sorted(program.model.shapes.keys() ^ places.keys())
+    places, params = family.places(values), program.model.merged(params)
+    if places.keys() != params.keys():
+        others = sorted(params.keys() ^ places.keys())
         raise ConfigError(f"the run's model has parameters that {family.architecture} does not have: {others[0]}.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunFolderError(f"{folder} is there and not empty. Choose another folder.")
+    check_empty(folder)
     tensors = {}
     for path, place in places.items():
         for name, tensor in write_parameter(place, np.asarray(jax.device_get(params[path]))).items():
@@ -241,6 +219,9 @@ def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Pat
         write_tensors(folder, tensors)
         if isinstance(tokenizer, HuggingFace):
             (folder / "tokenizer.json").write_bytes(tokenizer.export())
+        template = getattr(tokenizer, "chat_template", None)
+        if template is not None:
+            write_chat_template(folder, template)
     ends = {} if tokenizer is None else {"eos_token_id": tokenizer.end_of_text, "bos_token_id": tokenizer.end_of_text}
     longest = {} if family.length is None else {family.length: program.experiment.seq_len}
     kind = {"model_type": family.model_type, "architectures": [family.architecture], "torch_dtype": "float32"}

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lmlab.errors import ConfigError, DataError
+from lmlab.errors import ConfigError, DataError, RunFolderError
 from lmlab.interop.places import Shape
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -97,6 +97,12 @@ class Tensors:
                 raise DataError(f"{path}: the tensor {name} is in another file of the index, too.")
             if tensor.get_dtype() in FLOATS:  # others are masks and positions, which nothing reads
                 self._files[name], self.shapes[name] = file, tuple(tensor.get_shape())
+
+
+def check_empty(folder: Path) -> None:
+    """RunFolderError unless an export may write there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(f"{folder} is there and not empty. Choose another folder.")
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lmlab.errors import ConfigError
-from lmlab.nn.linear import Initializer, Linear, normal
+from lmlab.nn.linear import Columns, Initializer, Linear, normal
 from lmlab.nn.linear_attention import linear_attention
 from lmlab.nn.mlp import MLP, Activation
 from lmlab.nn.norm import LayerNorm
@@ -39,7 +39,7 @@ class LinearAttentionMixer(nnx.Module):
 
     def __init__(self, width: int, heads: int, init: Initializer, init_out: Initializer, chunk: int, rngs: nnx.Rngs):
         self.heads, self.head_width, self.chunk = heads, width // heads, chunk
-        self.qkv = Linear(width, 3 * width, init, rngs=rngs)
+        self.qkv = Linear(width, 3 * width, init, columns=Columns(("q", "k", "v"), heads), rngs=rngs)
         self.out = Linear(width, width, init_out, rngs=rngs)
 
     def __call__(

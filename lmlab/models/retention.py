@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from lmlab.errors import ConfigError
-from lmlab.nn.linear import Initializer, Linear, normal
+from lmlab.nn.linear import Columns, Initializer, Linear, normal
 from lmlab.nn.linear_attention import linear_attention
 from lmlab.nn.mlp import MLP, Activation
 from lmlab.nn.norm import LayerNorm
@@ -59,7 +59,7 @@ class Retention(nnx.Module):
 
     def __init__(self, width: int, heads: int, init: Initializer, init_out: Initializer, chunk: int, rngs: nnx.Rngs):
         self.heads, self.head_width, self.chunk = heads, width // heads, chunk
-        self.qk = Linear(width, 2 * width, init, bias=False, rngs=rngs)
+        self.qk = Linear(width, 2 * width, init, bias=False, columns=Columns(("q", "k"), heads), rngs=rngs)
         self.v = Linear(width, 2 * width, init, bias=False, rngs=rngs)
         self.gate = Linear(width, 2 * width, init, bias=False, rngs=rngs)
         self.norm = HeadNorm(heads, 2 * self.head_width)

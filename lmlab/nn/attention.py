@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int, Key
 
 from lmlab.nn.blockwise import CAUSAL, MASKED, Sight, blockwise_attention, fold_groups, visible_tokens
 from lmlab.nn.dropout import Dropout, Rate
-from lmlab.nn.layout import on_cpu, product_by_head
-from lmlab.nn.linear import Initializer, Linear
+from lmlab.nn.layout import known, on_cpu, product_by_head
+from lmlab.nn.linear import Columns, Initializer, Linear
 from lmlab.nn.norm import RMSNorm
 from lmlab.nn.positions import Rotation, rotate
 from lmlab.nn.stack import KEPT
@@ -96,7 +96,8 @@ class Attention(nnx.Module):
         self.dropout = Dropout(dropout)
         inner, narrow = heads * head_width, kv_heads * head_width
         together = kv_heads == heads and init_query is None
-        self.qkv = Linear(width, 3 * inner, init, bias=bias, rngs=rngs) if together else None
+        columns = Columns(("q", "k", "v"), heads)
+        self.qkv = Linear(width, 3 * inner, init, bias=bias, columns=columns, rngs=rngs) if together else None
         self.q = None if together else Linear(width, inner, init_query or init, bias=bias, rngs=rngs)
         self.k, self.v = (None if together else Linear(width, narrow, init, bias=bias, rngs=rngs) for _ in range(2))
         self.out = Linear(inner, width, init_out, bias=bias, rngs=rngs)
@@ -158,7 +159,8 @@ class Attention(nnx.Module):
         """Queries, keys and values: by one product, or by three where taking one apart again costs more."""
         if self.qkv is None:
             return tuple(_by_head(part(x), batch, self.head_width) for part in (self.q, self.k, self.v) if part)
-        if not on_cpu() or x.shape[0] < x.shape[-1]:  # of few tokens the outputs are less than the kernel
+        few = not known(x.shape[0]) or x.shape[0] < x.shape[-1]
+        if not on_cpu() or few:  # of few tokens the outputs are less than the kernel
             split = self.qkv(x).reshape(batch, -1, self.heads, 3, self.head_width).transpose(3, 0, 2, 1, 4)
             return split[0], split[1], split[2]
         width, inner = x.shape[-1], self.heads * self.head_width

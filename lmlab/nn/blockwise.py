@@ -18,7 +18,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, Int
 
-from lmlab.nn.layout import product_by_head
+from lmlab.nn.layout import known, product_by_head
 from lmlab.nn.stack import KEPT
 
 MASKED = -1e30
@@ -180,7 +180,10 @@ def _as_columns(x: Float[Array, "B H t"], like: Float[Array, "B G S K"]) -> Floa
 
 
 def _blocks(time: int) -> Iterator[tuple[int, int]]:
-    """Where each block of queries starts and ends."""
+    """Where each block of queries starts and ends; one of all where their number is not known."""
+    if not known(time):
+        yield 0, time
+        return
     size = max(_BLOCK, -(-time // _MOST_BLOCKS))
     for start in range(0, time, size):
         yield start, min(start + size, time)

@@ -18,6 +18,7 @@ from jax import Array
 from jaxtyping import Key
 
 from lmlab.errors import CheckpointError
+from lmlab.nn.linear import Columns
 from lmlab.nn.stack import Layers
 
 ROLES = ("kernel", "bias", "scale", "embedding", "position")
@@ -40,12 +41,14 @@ class ModelDef(Generic[M]):
       shapes: every parameter's path and its shape and dtype.
       roles: every parameter's path and what it is for, one of `ROLES`.
       stacked: paths of the parameters that a stack of blocks has, with the blocks as their first axis.
+      columns: paths of the kernels that are several products side by side, and what their columns are.
     """
 
     graphdef: nnx.GraphDef[M]
     shapes: Mapping[str, jax.ShapeDtypeStruct]
     roles: Mapping[str, str]
     stacked: frozenset[str]
+    columns: Mapping[str, Columns]
     _make: Callable[[nnx.Rngs], M]
     _keys: Mapping[str, tuple[Any, ...]]  # "blocks/0/kernel" came from ("blocks", 0, "kernel"): 0 is not "0"
 
@@ -73,7 +76,9 @@ class ModelDef(Generic[M]):
                                 f"with one of {', '.join(ROLES)}.")  # fmt: skip
         shapes = {_path(keys): jax.ShapeDtypeStruct(param.shape, param.dtype) for keys, param in flat.items()}
         stacked = frozenset(_path(keys) for keys, param in flat.items() if param.get_metadata().get("stacked"))
-        return cls(graphdef, shapes, roles, stacked, make, {_path(keys): keys for keys in flat})
+        metadata = {_path(keys): param.get_metadata().get("columns") for keys, param in flat.items()}
+        columns = {path: found for path, found in metadata.items() if found is not None}
+        return cls(graphdef, shapes, roles, stacked, columns, make, {_path(keys): keys for keys in flat})
 
     @property
     def size(self) -> int:
@@ -92,6 +97,10 @@ class ModelDef(Generic[M]):
         """
         self.check({path: tuple(value.shape) for path, value in params.items()})
         return nnx.merge(self.graphdef, nnx.from_flat_state((self._keys[path], params[path]) for path in self.shapes))
+
+    def merged(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of the model without an adapter that compute what these do; here, these (see `adapters`)."""
+        return dict(params)
 
     def apart(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters with those of stacks as `Layers`, block by block: for loops that read them again and again."""

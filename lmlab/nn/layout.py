@@ -32,6 +32,14 @@ def by_rows(x: Array, axis: int = 0) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
+def known(size: Any) -> bool:
+    """Whether a size is a number: in a program that is traced for export it may be a symbol, which has no value yet.
+
+    A choice between two forms of the same product must be made without its value then: comparing a symbol is an error.
+    """
+    return isinstance(size, int)
+
+
 def on_cpu() -> bool:
     """Whether the program is for XLA's CPU compiler, which a few layouts suit far better than others."""
     return jax.default_backend() == "cpu"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,22 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from lmlab.nn.layout import known
+
 Initializer = Callable[..., Array]
 """`(key, shape, dtype) -> array`, as in `jax.nn.initializers`; its numbers may be tracers."""
+
+
+class Columns(NamedTuple):
+    """What the columns of a kernel are, where it is several products in one: ordered (heads, names, width of a head).
+
+    Attributes:
+      names: of the products.
+      heads: H.
+    """
+
+    names: tuple[str, ...]
+    heads: int
 
 
 class Linear(nnx.Module):
@@ -23,10 +37,21 @@ class Linear(nnx.Module):
       inputs, outputs: widths; the kernel is (inputs, outputs).
       init: of the kernel. A bias starts at zero.
       bias: False leaves it out.
+      columns: what lies side by side in the kernel, where that is several products (see `functional.ModelDef`).
     """
 
-    def __init__(self, inputs: int, outputs: int, init: Initializer, *, bias: bool = True, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), jnp.float32), role="kernel")
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        init: Initializer,
+        *,
+        bias: bool = True,
+        columns: Columns | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        value = init(rngs.params(), (inputs, outputs), jnp.float32)
+        self.kernel = nnx.Param(value, role="kernel", columns=columns)
         self.bias = nnx.Param(jnp.zeros(outputs), role="bias") if bias else None
 
     def __call__(self, x: Float[Array, "*N inputs"]) -> Float[Array, "*N outputs"]:
@@ -60,9 +85,10 @@ class Embedding(nnx.Module):
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits of every id, float32."""
-        if hidden.size == hidden.shape[-1]:  # of one token: XLA:CPU would turn the whole table around in memory
-            table = self.embedding[...].astype(hidden.dtype)
-            return _logits(table, hidden.reshape(-1, 1)).reshape(*hidden.shape[:-1], -1)
+        if not known(hidden.size) or hidden.size == hidden.shape[-1]:
+            # Of one token XLA:CPU would turn the whole table around in memory: the product is turned instead.
+            table, flat = self.embedding[...].astype(hidden.dtype), hidden.reshape(-1, hidden.shape[-1])
+            return _logits(table, flat.T).T.reshape(*hidden.shape[:-1], -1)
         return _logits(hidden, self.embedding[...].T)
 
 

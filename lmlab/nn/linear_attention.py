@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from lmlab.nn.layout import product_by_head
+from lmlab.nn.layout import known, product_by_head
 from lmlab.nn.reading import Reading
 
 
@@ -37,7 +37,7 @@ def linear_attention(
       chunk: tokens that are computed in parallel.
     """
     batch, _, time, _ = q.shape
-    chunk = min(chunk, time)
+    chunk = min(chunk, time) if known(time) else chunk
     segments = jnp.zeros((batch, time), jnp.int32) if reading.segment_ids is None else reading.segment_ids
     steps = reading.masked(jnp.ones((batch, time)))
     k = k * steps[:, None, :, None].astype(k.dtype)
@@ -82,5 +82,6 @@ def _chunk(
 
 def _chunks(x: Array, chunk: int, axis: int) -> Array:
     """Time cut into pieces, padded with zeros; the axis of the pieces comes first."""
-    x = jnp.pad(x, [(0, -x.shape[axis] % chunk if at == axis else 0) for at in range(x.ndim)])
-    return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :]), axis, 0)
+    count = -(-x.shape[axis] // chunk)
+    x = jnp.pad(x, [(0, count * chunk - x.shape[axis] if at == axis else 0) for at in range(x.ndim)])
+    return jnp.moveaxis(x.reshape(*x.shape[:axis], count, chunk, *x.shape[axis + 1 :]), axis, 0)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from lmlab.nn.layout import known
+
 _Step = tuple[Array, Array]
 
 
@@ -39,7 +41,7 @@ def selective_scan(
       chunk: steps that are scanned in parallel.
     """
     time = u.shape[1]
-    chunk = min(chunk, time)
+    chunk = min(chunk, time) if known(time) else chunk
 
     def body(state: Array, xs: tuple[Array, ...]) -> tuple[Array, Array]:
         return _scan_chunk(a, state, *xs)
@@ -95,5 +97,6 @@ def _then(first: _Step, second: _Step) -> _Step:
 
 def _chunks(x: Array, chunk: int) -> Array:
     """(B, T, ...) as (ceil(T / chunk), B, chunk, ...), padded with zeros."""
-    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2))
-    return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+    count = -(-x.shape[1] // chunk)
+    x = jnp.pad(x, [(0, 0), (0, count * chunk - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
+    return x.reshape(x.shape[0], count, chunk, *x.shape[2:]).swapaxes(0, 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -24,12 +25,49 @@ def jit_once(function: Callable[..., Any], **options: Any) -> jax.stages.Wrapped
     return jax.jit(function, compiler_options=quick, **options)
 
 
+def call_once(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """`function(*args)`, compiled as `jit_once` does."""
+    return _shared(jit_once(function, **options).lower(*args), "once", jax.stages.Lowered.compile)(*args)
+
+
 def compile_for_speed(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """The compiled program of a step.
 
     On a CPU, XLA's library YNN is kept for reductions only: its products took 1.2 times (large matrices) to 1.8 times
     (one small product per head) as long as Eigen's (jax 0.10.2, 2 cores with AVX-512).
     """
-    if jax.default_backend() != "cpu":
-        return lowered.compile()
-    return lowered.compile(compiler_options={"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"})
+    options: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    return _shared(
+        lowered,
+        "for speed",
+        lambda lowered: lowered.compile(compiler_options=options if jax.default_backend() == "cpu" else None),
+    )
+
+
+_SHARED: dict[Any, jax.stages.Compiled] | None = None
+
+
+@contextmanager
+def shared_programs() -> Iterator[None]:
+    """Inside, what is lowered to the same text is compiled once in this process: for runs that resemble each other.
+
+    The programs are kept until the end.
+    """
+    global _SHARED
+    before, _SHARED = _SHARED, {}
+    try:
+        yield
+    finally:
+        _SHARED = before
+
+
+def _shared(
+    lowered: jax.stages.Lowered, way: str, compile_it: Callable[[jax.stages.Lowered], jax.stages.Compiled]
+) -> jax.stages.Compiled:
+    """The compiled program, or one that was lowered to the same text and compiled in the same way."""
+    if _SHARED is None:
+        return compile_it(lowered)
+    key = (way, lowered.as_text(), lowered.in_tree, lowered.out_tree)  # the text leaves out arguments that are not read
+    if key not in _SHARED:
+        _SHARED[key] = compile_it(lowered)
+    return _SHARED[key]

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
 from lmlab.errors import ConfigError
 from lmlab.nn.layout import ROWS
 from lmlab.parallel.batches import check_division, contiguous_rows
-from lmlab.parallel.compiling import compile_for_speed, jit_once
+from lmlab.parallel.compiling import call_once, compile_for_speed
 from lmlab.parallel.rules import RULES, shardings
 from lmlab.registry import partitioners
 
@@ -91,7 +91,7 @@ class Mesh:
         """`make_state(key)`, laid out over the devices, made by one compiled program."""
         # Not device_put: that may alias its source, which a donating step would delete.
         layout = self._layout(jax.eval_shape(make_state, key))
-        return jit_once(make_state, out_shardings=layout)(key)
+        return call_once(make_state, key, out_shardings=layout)
 
     def place(self, batch: Mapping[str, np.ndarray], leading: int = 0) -> dict[str, Array]:
         """This process's rows as part of the global batch on the devices; `leading` axes stand before B."""

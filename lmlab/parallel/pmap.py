@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lmlab.errors import ConfigError
 from lmlab.parallel.batches import by_row, check_division
-from lmlab.parallel.compiling import compile_for_speed, jit_once
+from lmlab.parallel.compiling import call_once, compile_for_speed
 from lmlab.registry import partitioners
 
 
@@ -63,7 +63,7 @@ class Pmap:
 
     def init(self, make_state: Callable[[Array], Any], key: Array) -> Any:
         """`make_state(key)`, made on one device and copied to every one."""
-        return self.load(jit_once(make_state)(key))
+        return self.load(call_once(make_state, key))
 
     def place(self, batch: Mapping[str, np.ndarray], leading: int = 0) -> dict[str, Array]:
         """The batch with a leading device axis; `leading` axes stand before B."""

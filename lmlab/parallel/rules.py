@@ -16,6 +16,8 @@ from lmlab.parallel.batches import by_row
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
 RULES: Rules = (
+    # The factors of an adapter are small.
+    (r"^adapter/", ()),
     # Column parallel: the output of these is split (over heads, or over the hidden width) ...
     (r"(^|/)(qkv|q|k|v|query|key|value|up|gate)/kernel$", ("fsdp", "tensor")),
     (r"(^|/)(qkv|q|k|v|query|key|value|up|gate)/bias$", ("tensor",)),

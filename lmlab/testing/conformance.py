@@ -12,7 +12,17 @@ from unittest import SkipTest
 from lmlab import registry
 from lmlab.errors import ConfigError, NotFetched
 from lmlab.registry import CATALOGUE, REGISTRIES, Entry
-from lmlab.testing import every_component, of_data, of_losses, of_models, of_optim, of_runs, of_samplers, of_transforms
+from lmlab.testing import (
+    every_component,
+    of_adapters,
+    of_data,
+    of_losses,
+    of_models,
+    of_optim,
+    of_runs,
+    of_samplers,
+    of_transforms,
+)
 from lmlab.testing.tiny import Tiny
 
 Law = Callable[[Tiny], None]
@@ -30,6 +40,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
     "writer": of_runs.RUN_LAWS,
     "sampler": of_samplers.LAWS,
     "transform": of_transforms.LAWS,
+    "adapter": (*of_adapters.LAWS, *of_runs.STEP_LAWS, *of_runs.RUN_LAWS),
 }
 """What is checked of a component of each kind, beside what is checked of every component."""
 

@@ -48,6 +48,7 @@ DATASETS: dict[type, dict[str, str]] = {
     kinds.LabelledText: {"experiment.dataset": "@table_labelled", **TEXT},
     kinds.TaggedText: {"experiment.dataset": "@conll", **TEXT},
     kinds.Question: {"experiment.dataset": "@squad_json", **TEXT, "experiment.seq_len": "61"},
+    kinds.Conversation: {"experiment.dataset": "@conversations_jsonl", **TEXT},
     kinds.Tokens: {
         "experiment.dataset": "@random_tokens",
         "random_tokens.vocab": "263",

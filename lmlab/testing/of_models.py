@@ -7,6 +7,7 @@ laws: see `Writing`.
 from __future__ import annotations
 
 import functools
+import queue
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 from unittest import SkipTest
@@ -19,8 +20,10 @@ from jax import Array
 from lmlab.config import parameters
 from lmlab.contracts import CausalLM, CountedLM, EncoderDecoder, LatentLM, TokenEncoder
 from lmlab.generation.beam import BeamOptions, BeamSearch
+from lmlab.generation.continuous import Engine, Request
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
+from lmlab.generation.slots import Sampling, Slots
 from lmlab.generation.writing import positions
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.parallel.compiling import jit_once
@@ -214,6 +217,42 @@ def decodes_as_it_reads(tiny: Tiny) -> None:
         assert_close(chosen, found.max(axis=1))
 
 
+def serves_as_it_reads(tiny: Tiny) -> None:
+    """Requests that come and go beside each other get tokens that reading everything anew would give them.
+
+    Prompts are read in pieces that are filled up with padding, and rows are moved, entered and left.
+    """
+    program = tiny.program()
+    params, draw = moved(program.model), np.random.default_rng(31)
+    if not isinstance(program.abstract_model, CausalLM):
+        raise SkipTest("not a CausalLM")
+    slots = Slots(program.model, params, slots=2, length=T, pieces=(3,), shortest=T - 2)
+    slots.compile()
+    engine, ended = Engine(slots, waiting=9), queue.SimpleQueue[Any]()
+    prompts = [draw.integers(0, program.data.vocab, n).astype(np.int32) for n in (1, 4, 2, 5)]
+    written: list[list[int]] = [[] for _ in prompts]
+
+    def asked(prompt: np.ndarray, length: int, row: list[int]) -> Request:
+        def receive(token: int) -> bool:
+            row.append(token)
+            return True
+
+        return Request(prompt, length, Sampling(temperature=0.0), receive, ended.put)
+
+    engine.submit([asked(*one) for one in zip(prompts, (4, 2, 5, 2), written, strict=True)])
+    engine.start()
+    endings = [ended.get(timeout=600) for _ in prompts]
+    engine.close()
+    assert endings == ["length"] * len(prompts), endings
+
+    logits = _reader(program, params, False)
+    for prompt, row in zip(prompts, written, strict=True):
+        whole = np.concatenate([prompt, row]).astype(np.int32)
+        padded = np.pad(whole, (0, T - len(whole)))[None]
+        found = np.asarray(logits(padded, padded))[0, len(prompt) - 1 : len(whole) - 1]
+        assert_close(np.take_along_axis(found, np.array(row)[:, None], axis=1)[:, 0], found.max(axis=1))
+
+
 def searches_as_it_reads(tiny: Tiny) -> None:
     """The log-probability of what a beam search finds is that of reading it: each beam has its own cache.
 
@@ -381,6 +420,7 @@ LAWS = (
     sees_both_sides,
     never_reads_padding,
     decodes_as_it_reads,
+    serves_as_it_reads,
     searches_as_it_reads,
     keeps_documents_apart,
     drops_by_row,

@@ -13,8 +13,9 @@ Needed are values for required parameters, and sizes that compile in a second; d
 binding of `experiment.*` chooses the components beside it, where the ones that would be taken do not fit.
 `{folder}` stands for a folder with `text/*.txt` (documents), `text.jsonl`, `tokens.npy` (ids below 11),
 `tokenizer.json` (bytes, as Hugging Face writes such a file); with `rows.jsonl`, `pairs.tsv`, `messages.po`,
-`tagged.conll`, `documents.txt` (a sentence to a line), `questions.json` and `choices.jsonl`, each of 41 short examples;
-with a table `synonyms.tsv`; and with two stores of the documents, `prepared` (in bytes) and `prepared_examples`.
+`tagged.conll`, `documents.txt` (a sentence to a line), `questions.json`, `choices.jsonl` and `conversations.jsonl`,
+each of 41 short examples; with a table `synonyms.tsv`; and with two stores of the documents, `prepared` (in bytes) and
+`prepared_examples`.
 `{run of lstm by autoregressive}` stands for a run folder of the smallest such model, saved before its first step.
 """
 
@@ -77,6 +78,7 @@ PLACES = {
     "hook": {"experiment.hooks": "[@{}]"},
     "writer": {"experiment.writers": "[@{}]"},
     "sampler": {"samples.sampler": "@{}", "experiment.hooks": "[@samples]"},
+    "adapter": {"experiment.adapter": "@{}"},
     "transform": {
         "transformed.transforms": "[@{}]",
         "experiment.dataset": "@transformed",
@@ -319,6 +321,9 @@ def _write_rows(folder: Path) -> None:
         "messages.po": "\n".join(f'msgid "{n} lazy dogs\\n"\nmsgstr "chiens paresseux : {n}\\n"\n' for n in numbers),
         "tagged.conll": "\n".join(f"The DT O\n{n} CD O\nlazy JJ B-DOG\ndogs NNS I-DOG\n" for n in numbers),
         "documents.txt": "\n\n".join(f"The fox {n}\njumps over {n}\nlazy dogs." for n in numbers),
+        "conversations.jsonl": "".join(
+            json.dumps({"prompt": f"Which dogs, {n}?", "completion": "Lazy ones."}) + "\n" for n in numbers
+        ),
         "choices.jsonl": "".join(json.dumps(_choice(n)) + "\n" for n in numbers),
         "questions.json": json.dumps({"data": [{"paragraphs": [_paragraph(n) for n in numbers]}]}),
     }

@@ -2,7 +2,8 @@
 
 The state is saved as a flat table of named arrays, and beside it stands a `Note`: the data position, the length
 of metrics.jsonl, the Spec, and shape, dtype and checksum of every array. A state is restored only onto a target
-whose names, shapes and dtypes are exactly those of the note, and then compared with the checksums.
+whose names, shapes and dtypes are exactly those of the note, and then compared with the checksums. Arrays that never
+change are saved once, for all checkpoints (see `frozen`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from lmlab.errors import CheckpointError, LmlabError, RunFolderError
 from lmlab.training.checksum import checksums
 from lmlab.training.experiment import Checkpoints as Policy
 from lmlab.training.files import WAY_OUT, cannot_write, writing
+from lmlab.training.frozen import FrozenArrays
 from lmlab.training.metrics_file import Position
 
 Tree = TypeVar("Tree")
@@ -64,6 +66,7 @@ class Note:
       score: the value that `keep_best` orders by, if this step was evaluated.
       spec: the experiment, as JSON.
       arrays: name -> (shape, dtype, checksum) of every array.
+      frozen: names of those of them that are saved once for all checkpoints.
     """
 
     step: int
@@ -75,6 +78,7 @@ class Note:
     score: float | None
     spec: Mapping[str, Any]
     arrays: Mapping[str, tuple[tuple[int, ...], str, int]] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with a digest over itself."""
@@ -88,7 +92,8 @@ class Note:
         if _digest(plain) != saved.get("digest"):
             raise ValueError("its note does not agree with its digest")
         arrays = {name: (tuple(shape), dtype, total) for name, (shape, dtype, total) in plain["arrays"].items()}
-        return cls(**{**plain, "metrics": Position(**plain["metrics"]), "arrays": arrays})
+        metrics, frozen = Position(**plain["metrics"]), tuple(plain.get("frozen", ()))
+        return cls(**{**plain, "metrics": metrics, "arrays": arrays, "frozen": frozen})
 
 
 class Checkpoints:
@@ -100,11 +105,15 @@ class Checkpoints:
     Args:
       folder: where they are.
       policy: which ones are kept; None to only read.
+      frozen: names of the arrays that never change. They are saved with the first checkpoint, in `frozen/` beside the
+        folder.
     """
 
-    def __init__(self, folder: Path, policy: Policy | None = None) -> None:
+    def __init__(self, folder: Path, policy: Policy | None = None, frozen: Collection[str] = ()) -> None:
         self.folder = folder.absolute()
         self.policy = policy
+        self._frozen, self._beside = frozenset(frozen), FrozenArrays(self.folder.parent / "frozen")
+        self._shared = False  # whether it is known to be there
         if policy is not None and jax.process_index() == 0:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,14 +145,21 @@ class Checkpoints:
             )
         arrays = named(state)
         sums = checksums(arrays)
+        filled = {name: array for name, array in arrays.items() if array.size}
+        frozen = {name: array for name, array in filled.items() if name in self._frozen}
         note = dataclasses.replace(
-            note, arrays={name: (tuple(a.shape), str(a.dtype), sums[name]) for name, a in arrays.items()}
+            note,
+            arrays={name: (tuple(a.shape), str(a.dtype), sums[name]) for name, a in arrays.items()},
+            frozen=tuple(frozen),
         )
         args = ocp.args.Composite(
-            state=ocp.args.PyTreeSave({name: array for name, array in arrays.items() if array.size}),
+            state=ocp.args.PyTreeSave({name: array for name, array in filled.items() if name not in frozen}),
             note=ocp.args.JsonSave(note.to_json()),
         )
         try:
+            if frozen and not self._shared and not (steps and set(self.note(steps[-1]).frozen) == set(frozen)):
+                self._beside.save(frozen)
+            self._shared = True
             self._manager.save(note.step, args=args, force=True)
         except Exception as error:
             raise self._failed_save(note.step, error) from error
@@ -202,17 +218,41 @@ class Checkpoints:
             lines = "\n".join(f"  {line}" for line in differences)
             raise CheckpointError(f"the checkpoint {self.folder / str(step)} does not fit this program:\n{lines}")
         filled = {name: shape for name, shape in target.items() if shape.size}
-        restore_args = ocp.checkpoint_utils.construct_restore_args(filled)
-        args = ocp.args.PyTreeRestore(item=filled, restore_args=restore_args, partial_restore=not whole)
-        try:
-            found = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
-        except Exception as error:
-            raise self._damaged(step, _first_line(error)) from error
+        beside = {name: shape for name, shape in filled.items() if name in note.frozen}
+        own = {name: shape for name, shape in filled.items() if name not in beside}
+        found = {**self._own(step, own, whole), **self._saved_once(beside)}
         wrong = [name for name, total in checksums(found).items() if total != note.arrays[name][2]]
         if wrong:
-            raise self._damaged(step, f"the checksum of {', '.join(wrong[:3])} does not agree")
+            what = f"the checksum of {', '.join(wrong[:3])} does not agree"
+            raise self._without_shared(what) if wrong[0] in beside else self._damaged(step, what)
         empty = {name: _empty(shape) for name, shape in target.items() if not shape.size}
         return {**found, **empty}
+
+    def _own(self, step: int, target: Mapping[str, jax.ShapeDtypeStruct], whole: bool) -> dict[str, Array]:
+        """Arrays of the checkpoint of a step."""
+        if not target:
+            return {}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(dict(target))
+        args = ocp.args.PyTreeRestore(item=dict(target), restore_args=restore_args, partial_restore=not whole)
+        try:
+            return dict(self._manager.restore(step, args=ocp.args.Composite(state=args))["state"])
+        except Exception as error:
+            raise self._damaged(step, _first_line(error)) from error
+
+    def _saved_once(self, target: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Array]:
+        """Arrays that all checkpoints share."""
+        if not target:
+            return {}
+        try:
+            return self._beside.arrays(target)
+        except Exception as error:
+            raise self._without_shared(_first_line(error)) from error
+
+    def _without_shared(self, what: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self._beside.folder} holds what all checkpoints of the run share, and is missing or damaged: {what}. "
+            "Put it back, or start again with --fresh."
+        )
 
     def close(self) -> None:
         """Waits for what was begun, and ends orbax's threads."""

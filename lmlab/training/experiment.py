@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from lmlab.contracts import (
+    Adapter,
     Dataset,
     Evaluator,
     Follows,
@@ -61,6 +62,8 @@ class FiniteGuard:
 @dataclass(frozen=True)
 class InitFrom:
     """Start from the parameters of another run (parameters only: step, optimizer and data start anew).
+
+    Of a table of positions that is longer there, the first ones are taken; where this run's is longer, it is refused.
 
     Args:
       run: the run folder.
@@ -140,9 +143,12 @@ class Experiment:
       max_examples: use only the first so many examples of the training split (None: all), chosen before shuffling.
       seed: the root of all randomness.
       compute_dtype: `auto` is float32 on CPU and bfloat16 on GPU and TPU; parameters are float32 always.
+      weights: how matrices are kept: `int8` and `int4` are integers with scales, which `lmlab quantize` makes of a run
+        and which do not learn.
       clip_norm: scale the gradient down to this global norm (None: never).
       ema: decay of a moving average of the parameters, used by evaluation and generation (None: no average).
       init_from: start from another run's parameters.
+      adapter: parameters beside the model's own, which do not learn then, but for the loss's own head (`lora`).
 
     How it is carried out, which never changes what is learned:
       microbatches: gradient accumulation: parts that each global batch is computed in.
@@ -174,9 +180,11 @@ class Experiment:
     max_examples: Count | None = None
     seed: Seed = 0
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    weights: Literal["float32", "int8", "int4"] = "float32"
     clip_norm: Positive | None = 1.0
     ema: Fraction | None = None
     init_from: Annotated[Spec, InitFrom] | None = None
+    adapter: Annotated[Spec, Adapter] | None = None
     microbatches: Count = 1
     steps_per_dispatch: Count = 1
     partitioner: Annotated[Spec, Partitioner] = Ref("mesh")  # type: ignore[assignment]

@@ -164,6 +164,9 @@ def check_optimizer(experiment: Experiment) -> None:
             f"experiment.clip_norm = {experiment.clip_norm} changes the gradient, which the optimizer '{name}' needs "
             "as it is. Set experiment.clip_norm = None."
         )
+    for inner in experiment.optimizer.kwargs.values():  # of one that changes another's updates
+        if isinstance(inner, Spec) and inner.kind == "optimizer":
+            check_optimizer(replace(experiment, optimizer=inner))
 
 
 def check_updates(experiment: Experiment) -> None:

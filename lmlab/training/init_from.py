@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 from jax import Array
 
 from lmlab.errors import CheckpointError
+from lmlab.nn.adapters import ADAPTER
 from lmlab.training.checkpoint import Checkpoints
 from lmlab.training.experiment import InitFrom
 from lmlab.training.run_folder import RunFolder
@@ -27,28 +28,34 @@ class Plan:
       loaded: parameter -> saved parameter.
       new: parameters that keep their fresh values.
       ignored: saved parameters that nothing takes.
+      cut: tables of positions that are longer there -> positions here and there.
     """
 
     loaded: Mapping[str, str] = field(default_factory=dict)
     new: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    cut: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def report(self, source: object) -> str:
         """What a person wants to know about it."""
         counts = f"{len(self.loaded)} loaded, {len(self.new)} new, {len(self.ignored)} ignored"
         lines = [f"parameters from {source}: {counts}"]
         lines += [f"  {path} ← {saved}" for path, saved in self.loaded.items() if path != saved]
+        lines += [f"  {path}: the first {here} of {there} positions" for path, (here, there) in self.cut.items()]
         lines += [f"  new: {', '.join(self.new)}"] if self.new else []
         lines += [f"  ignored: {', '.join(self.ignored)}"] if self.ignored else []
         return "\n".join(lines)
 
 
-def load_params(settings: InitFrom, target: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, Array], Plan]:
+def load_params(
+    settings: InitFrom, target: Mapping[str, jax.ShapeDtypeStruct], positions: Collection[str] = ()
+) -> tuple[dict[str, Array], Plan]:
     """The parameters of another run that this model takes, and what was decided.
 
     Args:
       settings: which run, and how its paths are renamed.
       target: this model's parameters by path, with shardings.
+      positions: paths of its tables of positions (T, D), of which longer ones are taken as far as they go here.
 
     Raises:
       CheckpointError: there is no such checkpoint, a parameter is missing there, or shapes differ.
@@ -60,11 +67,32 @@ def load_params(settings: InitFrom, target: Mapping[str, jax.ShapeDtypeStruct]) 
         saved = checkpoints.note(step).arrays
         there = [name.removeprefix(PREFIX) for name in saved if name.startswith(PREFIX)]
         plan = make_plan(there, target, settings)
-        wanted: dict[str, Any] = {PREFIX + old: target[new] for new, old in plan.loaded.items()}
+        shapes = {new: saved[PREFIX + old][0] for new, old in plan.loaded.items()}
+        tables = [path for path in positions if path in shapes and _longer(shapes[path], target[path])]
+        cut = {path: (target[path].shape[0], shapes[path][0]) for path in tables}
+        plan = replace(plan, cut=cut)
+        wanted: dict[str, Any] = {
+            PREFIX + old: _whole(target[new], shapes[new]) if new in cut else target[new]
+            for new, old in plan.loaded.items()
+        }
         arrays = checkpoints.arrays(step, wanted)
     finally:
         checkpoints.close()
-    return {new: arrays[PREFIX + old] for new, old in plan.loaded.items()}, plan
+    found = {new: arrays[PREFIX + old] for new, old in plan.loaded.items()}
+    return found | {path: _first(found[path], target[path]) for path in cut}, plan
+
+
+def _longer(shape: tuple[int, ...], wanted: jax.ShapeDtypeStruct) -> bool:
+    return shape[1:] == wanted.shape[1:] and shape[0] > wanted.shape[0]
+
+
+def _whole(wanted: jax.ShapeDtypeStruct, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, wanted.dtype, sharding=wanted.sharding)
+
+
+def _first(table: Array, wanted: jax.ShapeDtypeStruct) -> Array:
+    """The first rows of a table, laid out as wanted."""
+    return jax.jit(lambda table: table[: wanted.shape[0]], out_shardings=wanted.sharding)(table)
 
 
 def newest(checkpoints: Checkpoints, settings: InitFrom) -> int:
@@ -88,8 +116,15 @@ def make_plan(saved: Iterable[str], target: Iterable[str], settings: InitFrom) -
         if new in renamed:
             raise CheckpointError(f"init_from.rename turns both '{renamed[new]}' and '{old}' into '{new}'.")
         renamed[new] = old
+    adapted = [path for path in renamed if path.startswith(ADAPTER) and path not in target]
+    if adapted:
+        raise CheckpointError(
+            f"init_from: {settings.run} has an adapter ({adapted[0]}) that this run has not. Make one model of both "
+            f"first, lmlab merge {settings.run} --run DIR, and start from that."
+        )
     missing = [path for path in target if path not in renamed]
-    refused = [path for path in missing if not any(re.search(rule, path) for rule in settings.allow_missing)]
+    may_be_new = (*settings.allow_missing, f"^{ADAPTER}")
+    refused = [path for path in missing if not any(re.search(rule, path) for rule in may_be_new)]
     if refused:
         raise CheckpointError(
             f"init_from: {settings.run} has no {', '.join(refused)}. It has: {', '.join(renamed)}. Rename saved paths "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lmlab.errors import CheckpointError, ConfigError, DataError, Interrupted
 from lmlab.training.checkpoint import Checkpoints, Note
 from lmlab.training.environment import describe_environment
 from lmlab.training.files import writing
-from lmlab.training.init_from import load_params
+from lmlab.training.init_from import PREFIX, load_params
 from lmlab.training.metrics_file import MetricsFile, Position
 from lmlab.training.processes import meet
 from lmlab.training.program import Program
@@ -39,6 +40,7 @@ def train(
     fresh: bool = False,
     from_step: int | None = None,
     stop: StopSignals | None = None,
+    make: Callable[..., Program] = Program,
 ) -> Run:
     """Trains to the end, going on from the newest checkpoint in the run folder if there is one.
 
@@ -48,6 +50,7 @@ def train(
       fresh: begin anew; a run that is there already keeps its files under another name.
       from_step: go on from this checkpoint, not the newest; later ones are moved to `set_aside/`.
       stop: signals that are being listened to already; None: SIGTERM and SIGINT are listened to meanwhile.
+      make: makes the program, as `Program` does.
 
     Raises:
       ConfigError: the configuration cannot run, or the folder holds a run of another configuration.
@@ -59,7 +62,7 @@ def train(
         listening = held.enter_context(StopSignals() if stop is None else nullcontext(stop))
         try:
             with listening.interruptible():
-                session = _start(resolved, folder, fresh, from_step, listening, held)
+                session = _start(resolved, folder, fresh, from_step, listening, held, make)
         except StopRequested:
             raise Interrupted(
                 f"{listening.requested or 'a signal'} stopped the run before its first step; what was saved before is "
@@ -86,7 +89,13 @@ def say(text: str) -> None:
 
 
 def _start(
-    resolved: Resolved, folder: RunFolder, fresh: bool, from_step: int | None, stop: StopSignals, held: ExitStack
+    resolved: Resolved,
+    folder: RunFolder,
+    fresh: bool,
+    from_step: int | None,
+    stop: StopSignals,
+    held: ExitStack,
+    make: Callable[..., Program],
 ) -> Session | None:
     """Everything before the first step; None where there is nothing left to do."""
     first = jax.process_index() == 0
@@ -100,7 +109,8 @@ def _start(
             return None
     elif from_step is not None:
         raise CheckpointError(f"--from-step {from_step}: there is no run in {folder.path}.")
-    program = Program(resolved, saved_tokenizer=folder.saved_tokenizer() if resuming else None)
+    program = make(resolved, saved_tokenizer=folder.saved_tokenizer() if resuming else None)
+    program.check_learns()
     if first:
         held.enter_context(folder.locked())
         if from_step is not None:
@@ -108,7 +118,8 @@ def _start(
         _write_files(folder, resolved, program)
     meet("the folder is written")
     run = Run(folder.path, program)
-    checkpoints = Checkpoints(folder.checkpoints, program.checkpoints)
+    frozen = [f"{PREFIX}{path}" for path in program.frozen]
+    checkpoints = Checkpoints(folder.checkpoints, program.checkpoints, frozen)
     held.callback(checkpoints.close)
     steps = checkpoints.steps()
     note = checkpoints.note(steps[-1]) if steps else None
@@ -213,8 +224,9 @@ def _first_state(program: Program) -> State:
     found = load_teacher(program, target)
     if program.experiment.init_from is not None:
         settings = build(program.experiment.init_from)
-        own = {path: shape for path, shape in target.items() if path not in program.frozen}
-        params, plan = load_params(settings, own)
+        own = {path: shape for path, shape in target.items() if path not in program.taught_by}
+        positions = [path for path, role in program.model.roles.items() if role == "position" and path in own]
+        params, plan = load_params(settings, own, positions)
         say(plan.report(settings.run))
         found |= params
     return with_params(program, state, found) if found else state

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,11 +14,13 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Key
 
-from lmlab.config import Resolved, build
-from lmlab.contracts import Loss, Partitioner, Spec, Tokenizer
+from lmlab.config import Resolved, build, with_values
+from lmlab.contracts import Adapter, Loss, Optimizer, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
+from lmlab.nn.adapters import ADAPTER
 from lmlab.nn.functional import ModelDef, Params
+from lmlab.nn.quantized import QuantizedDef, quantized
 from lmlab.nn.states import states_width
 from lmlab.registry import losses
 from lmlab.training.carrying import CARRY, start_of
@@ -41,6 +45,8 @@ Compiled = Callable[..., Any]
 
 TEACHER = "teacher/"
 """Where a model has the parameters of its teacher."""
+HEAD = "task_head/"
+"""Where it has those of its loss."""
 
 
 class Dispatch(NamedTuple):
@@ -91,15 +97,42 @@ class Program:
         self.partitioner: Partitioner = partitioner or self._part("partitioner")
         self.partitioner.check(self.experiment.global_batch_size, self.experiment.microbatches)
         self.data = self._open_data(saved_tokenizer)
+        self.dtype = compute_dtype(self.experiment.compute_dtype)
+        self._make()
+        for loss in (self.loss, *(part.loss for part in self.recipe.parts)):
+            check_carry(self.experiment, self.carry_of(loss), self.abstract_model)
+
+    def _make(self) -> None:
+        """The parts of the step, and its recipe."""
         self.loss: Loss = self._loss(self.experiment.loss, "loss")
         check_together(self.experiment, self.loss, self.partitioner)
-        self.dtype = compute_dtype(self.experiment.compute_dtype)
-        self.model: ModelDef[Any] = ModelDef.of(self._make_model)
+        self.model: ModelDef[Any] = quantized(ModelDef.of(self._make_model), self.experiment.weights)
+        if self.experiment.adapter is not None:
+            if isinstance(self.model, QuantizedDef):
+                raise ConfigError(
+                    f"experiment.adapter stands beside float32, not beside experiment.weights = "
+                    f"'{self.experiment.weights}'. Train it with 'float32'; then lmlab merge, then lmlab quantize."
+                )
+            own = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD))]
+            self.model = self._part("adapter").adapt(self.model, own)
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
-        optimizer, parts = self._part("optimizer", steps=self.experiment.steps), self._updates()
-        for loss in (self.loss, *(part.loss for part in parts)):
-            check_carry(self.experiment, self.carry_of(loss), self.abstract_model)
+        optimizer, parts = self._rule(self.experiment.optimizer, "optimizer"), self._updates()
         self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, parts, self.frozen)
+
+    def at(self, numbers: Mapping[str, Any]) -> Program:
+        """The same program with other numbers in its Spec, for a population of runs that share its shapes.
+
+        Args:
+          numbers: path below the root, such as `optimizer.learning_rate` -> number, which may be a tracer: make it
+            inside the traced function then.
+        """
+        other = copy.copy(self)
+        for name in [name for name in vars(other) if isinstance(getattr(type(self), name, None), cached_property)]:
+            del vars(other)[name]
+        other.resolved = replace(self.resolved, spec=with_values(self.spec, numbers))
+        other.experiment = other.resolved.build()
+        other._make()
+        return other
 
     @property
     def spec(self) -> Spec:
@@ -126,9 +159,19 @@ class Program:
         return self.data
 
     @property
-    def frozen(self) -> tuple[str, ...]:
-        """Paths of the parameters that do not learn: the teacher's, where the loss has one."""
+    def taught_by(self) -> tuple[str, ...]:
+        """Paths of the parameters of a teacher, where the loss has one."""
         return tuple(path for path in self.model.shapes if path.startswith(TEACHER))
+
+    @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """Paths of what does not learn: a teacher's parameters, those that an adapter stands beside, integers."""
+        if self.experiment.adapter is None:
+            codes = self.model.codes if isinstance(self.model, QuantizedDef) else ()
+            return tuple(path for path in self.model.shapes if path in self.taught_by or path in codes)
+        adapter: Adapter = self._part("adapter")
+        others = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD, ADAPTER))]
+        return (*self.taught_by, *(path for path in others if not adapter.learns(path)))
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -154,8 +197,21 @@ class Program:
 
     @cached_property
     def step(self) -> Callable[[State, Mapping[str, Array]], tuple[State, Any]]:
-        """One optimizer step, `(state, batch) -> (state, metrics)`, as the partitioner wants it."""
+        """One optimizer step, `(state, batch) -> (state, metrics)`, as the partitioner wants it.
+
+        Raises:
+          ConfigError: the matrices are integers.
+        """
+        self.check_learns()
         return make_step(self.recipe, microbatches=self.experiment.microbatches, axis_name=self.partitioner.axis_name)
+
+    def check_learns(self) -> None:
+        """ConfigError where the matrices are integers."""
+        if isinstance(self.model, QuantizedDef):
+            raise ConfigError(
+                f"experiment.weights = '{self.experiment.weights}': integers do not learn. Train with 'float32', and "
+                "make them of that run: lmlab quantize RUN --run DIR"
+            )
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -203,6 +259,7 @@ class Program:
 
     def step_flops(self) -> int:
         """Floating-point operations of the matrix products of one optimizer step (see `cost.matmul_flops`)."""
+        self.check_learns()
         step = make_step(self.recipe, microbatches=self.experiment.microbatches)
         return matmul_flops(jax.make_jaxpr(step)(self.abstract_state, self.abstract_batch))
 
@@ -288,10 +345,14 @@ class Program:
         return self.partitioner.compile(evaluate, self.abstract_state, batch)
 
     def _compile(self, step: Callable[..., Any], width: int | None = None) -> Compiled:
-        """`step`, or `steps_per_dispatch` of them in one program, for batches of a width."""
+        return self.compile_for(step, self.abstract_state, width)
+
+    def compile_for(self, step: Callable[..., Any], state: State, width: int | None = None) -> Compiled:
+        """`step`, or `steps_per_dispatch` of them in one program, for such a state and batches of a width."""
         dispatch = many_steps(step) if self.leading else step
-        state, batches = self.abstract_state, self.abstract_batches(width)
-        return self.partitioner.compile(dispatch, state, batches, leading=self.leading, donate=True)
+        return self.partitioner.compile(
+            dispatch, state, self.abstract_batches(width), leading=self.leading, donate=True
+        )
 
     def _make_model(self, rngs: nnx.Rngs) -> nnx.Module:
         lengths = {
@@ -319,11 +380,15 @@ class Program:
             update: Update = build(spec)
             at = f"updates/{place}"
             loss = self._loss(update.loss or experiment.loss, f"{at}/loss")
-            rule = self._component(update.optimizer or experiment.optimizer, f"{at}/optimizer", steps=experiment.steps)
+            rule = self._rule(update.optimizer or experiment.optimizer, f"{at}/optimizer")
             check_model(loss, (update.loss or experiment.loss).name, self.abstract_model, experiment.model.name)
             paths = paths_of(update, [path for path in self.model.shapes if path not in self.frozen])
             parts.append(Part(update.name, loss, rule, paths, update.repeats, update.every, update.begin, update.end))
         return tuple(parts)
+
+    def _rule(self, spec: Spec, path: str) -> Optimizer:
+        """An update rule, built."""
+        return self._component(spec, path, steps=self.experiment.steps, stacked=self.model.stacked)
 
     def _loss(self, spec: Spec, path: str) -> Loss:
         """A loss, built; of a sum over several datasets, each part is told of its own."""

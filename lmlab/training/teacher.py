@@ -31,7 +31,7 @@ def check_teacher(program: Program) -> None:
       RunFolderError: there is no run.
       ConfigError: its model is another one, or its ids mean something else.
     """
-    if not program.frozen:
+    if not program.taught_by:
         return
     loss: Any = program.loss
     name, folder = program.experiment.loss.name, RunFolder(Path(loss.run))
@@ -65,7 +65,7 @@ def load_teacher(program: Program, target: Mapping[str, jax.ShapeDtypeStruct]) -
     Raises:
       CheckpointError: there is no such checkpoint, or it lacks a parameter or has it in another shape.
     """
-    if not program.frozen:
+    if not program.taught_by:
         return {}
     loss: Any = program.loss
     checkpoints = Checkpoints(RunFolder(Path(loss.run)).checkpoints)
@@ -76,7 +76,7 @@ def load_teacher(program: Program, target: Mapping[str, jax.ShapeDtypeStruct]) -
         step = steps[-1] if loss.run_step is None else loss.run_step
         there = checkpoints.note(step).arrays
         sources = {}
-        for path in program.frozen:
+        for path in program.taught_by:
             own = path.removeprefix(TEACHER)
             sources[path] = AVERAGED + own if AVERAGED + own in there else PREFIX + own
         arrays = checkpoints.arrays(step, {source: target[path] for path, source in sources.items()})

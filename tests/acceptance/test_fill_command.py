@@ -66,12 +66,26 @@ def test_masks_are_filled_with_what_the_encoder_learned(run: Path, capsys: pytes
     assert capsys.readouterr().out.splitlines()[-1] == "abcdabcd"
 
 
+@pytest.mark.parametrize("draw", ["gibbs", "diffusion"])
+def test_texts_are_drawn_around_what_is_given(run: Path, capsys: pytest.CaptureFixture[str], draw: str) -> None:
+    options = ["--masks", "5", "--draw", draw, "--steps", "5", "--count", "3", "--seed", "1"]
+    assert main(["fill", str(run), "ab<mask>d", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::2] == [f"--- sample {n} ---" for n in (1, 2, 3)]
+    assert sum(line == "abcdabcda" for line in lines[1::2]) >= 2  # a loss of almost nothing: hardly ever another one
+    assert main(["fill", str(run), "ab<mask>d", *options]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+
+
 @pytest.mark.parametrize(
     ("text", "options", "code", "message"),
     [
         ("abcd", (), 3, "there is no <mask> in 'abcd'"),
         ("", (), 3, "there is no token in ''"),
         ("c<mask>t", ("--top", "0"), 2, "--top 0: it must be at least 1"),
+        ("c<mask>t", ("--count", "2"), 2, "the most probable text is one: --count needs --draw"),
+        ("c", ("--masks", "-1"), 2, "--masks -1: it must be at least 0"),
+        ("c<mask>t", ("--draw", "gibbs", "--seed", "-1"), 2, "--seed -1: it must be between"),
         ("c<mask>t", ("--step", "7"), 4, "has no checkpoint"),
     ],
 )

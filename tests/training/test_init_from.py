@@ -1,8 +1,12 @@
+import jax
+import numpy as np
 import pytest
 
 from lmlab.errors import CheckpointError
+from lmlab.testing.tiny import tiny_run
 from lmlab.training.experiment import InitFrom
-from lmlab.training.init_from import make_plan, rename
+from lmlab.training.init_from import load_params, make_plan, rename
+from lmlab.training.run import Run
 
 
 def plan(saved, target, **settings):
@@ -40,3 +44,22 @@ def test_a_missing_parameter_that_may_be_new_is_reported_and_so_is_one_that_noth
 def test_two_parameters_that_get_the_same_name_are_refused():
     with pytest.raises(CheckpointError, match="turns both 'a/x' and 'b/x' into 'x'"):
         plan(["a/x", "b/x"], ["x"], rename=((r"^[ab]/", ""),))
+
+
+def test_an_adapter_may_be_new_or_go_on_and_is_not_lost():
+    own = ["body", "adapter/body/a"]
+    assert plan(["body"], own).new == ("adapter/body/a",)
+    assert plan(own, own).loaded == {path: path for path in own}
+    with pytest.raises(CheckpointError, match=r"source has an adapter \(adapter/body/a\) .* lmlab merge source --run"):
+        plan(own, ["body"])
+
+
+def test_of_a_longer_table_of_positions_the_first_are_taken():
+    folder, path = tiny_run("gpt", "autoregressive"), "positions/embedding"
+    table = Run(folder).state.params[path]
+    wanted = lambda rows: {path: jax.ShapeDtypeStruct((rows, table.shape[1]), "float32", sharding=table.sharding)}  # noqa: E731
+    found, plan = load_params(InitFrom(run=str(folder)), wanted(5), [path])
+    np.testing.assert_array_equal(found[path], table[:5])
+    assert f"{path}: the first 5 of 7 positions" in plan.report(folder)
+    with pytest.raises(CheckpointError, match=r"float32\[7, 12\] there, float32\[11, 12\] here"):
+        load_params(InitFrom(run=str(folder)), wanted(11), [path])

@@ -4,6 +4,7 @@ seqio's idea (arXiv:2203.17189, section 3.1): a dataset knows its task, a loss k
 and a worked example in its docstring is its test.
 """
 
+from lmlab.data.features import conversations as conversations
 from lmlab.data.features import corruption as corruption
 from lmlab.data.features import labelled as labelled
 from lmlab.data.features import masking as masking

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from lmlab.data.chat_template import ChatTemplate, read_chat_template
 from lmlab.data.tokenizers.byte_level import letters
 from lmlab.data.tokenizers.hugging_face import HuggingFace, Vocabulary
 from lmlab.errors import ConfigError, DataError
@@ -40,9 +41,10 @@ class TokenizerFile(HuggingFace):
     """A tokenizer.json of Hugging Face's, from a model or from `lmlab tokenizer train`; it promises what the file does.
 
     Nothing is fitted. A run keeps the file's whole content and its sha256, and reads it from its own folder from then
-    on. Special tokens get the roles that their names usually have (`[MASK]` is `mask`, `</s>` is `end_of_text`),
-    `<|name|>` the role `name`, others their name; without an end of text, the separator stands for it. Special tokens
-    in a text are not parsed, nothing is put around texts, and the file's truncation and padding are switched off.
+    on; the chat template that stands beside it (chat_template.jinja, tokenizer_config.json), too. Special tokens get
+    the roles that their names usually have (`[MASK]` is `mask`, `</s>` is `end_of_text`), `<|name|>` the role `name`,
+    others their name; without an end of text, the separator stands for it. Special tokens in a text are not parsed,
+    nothing is put around texts, and the file's truncation and padding are switched off.
 
     Bytes: exact for byte-level files; for WordPiece and SentencePiece-like ones, a piece that begins a word stands
     for it with the space before. `lmlab tokenizer show` tells the bytes behind a text's ids and those of the text.
@@ -79,7 +81,10 @@ class TokenizerFile(HuggingFace):
             raise DataError(
                 f"{self.path} cannot be read: {error.strerror}. Name a tokenizer.json by hf.path."
             ) from None
-        facts = {"sha256": hashlib.sha256(content).hexdigest()}
+        facts: dict[str, Any] = {"sha256": hashlib.sha256(content).hexdigest()}
+        template = read_chat_template(Path(self.path).parent)
+        if template is not None:
+            facts["chat"] = {"template": template.source, "tokens": dict(template.tokens)}
         try:
             vocabulary = Vocabulary.read(content.decode(), {}, facts)
         except (DataError, UnicodeDecodeError) as error:
@@ -87,6 +92,12 @@ class TokenizerFile(HuggingFace):
         if self.ids is not None and self.ids < len(vocabulary.pieces):
             raise ConfigError(f"hf.ids = {self.ids}: {self.path} names {len(vocabulary.pieces)} ids.")
         return self.fitted(Vocabulary(vocabulary.rust, self._special_ids(vocabulary), facts))
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How the model wants conversations written; None where nothing beside the file said so."""
+        chat = self.vocabulary.facts.get("chat")
+        return None if chat is None else ChatTemplate(chat["template"], chat["tokens"])
 
     def piece_bytes(self, piece: str) -> bytes:
         """The bytes of a piece, by what the file's decoder makes of it."""

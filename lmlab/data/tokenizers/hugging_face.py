@@ -152,6 +152,15 @@ class HuggingFace(ABC):
         joined = [[_array(next(found).ids) for _ in several] for several in parts]
         return [several[0] if len(several) == 1 else _concatenated(several) for several in joined]
 
+    def encode_marked(self, text: str) -> np.ndarray:
+        """Ids of a text whose special tokens are written out and meant, 1-d int32: what a chat template has made."""
+        return _array(self._marked.encode(text, add_special_tokens=False).ids)
+
+    def marked_places(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of `encode_marked`, and the range of characters [start, stop) behind each, (n, 2) int32."""
+        found = self._marked.encode(text, add_special_tokens=False)
+        return _array(found.ids), _array(found.offsets).reshape(-1, 2)
+
     def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
         """Ids of each word of `" ".join(words)`: those whose last character is in it; at least one."""
         text = " ".join(words)
@@ -211,6 +220,10 @@ class HuggingFace(ABC):
     def _token_bytes(self) -> list[bytes]:
         special = {self.vocabulary.pieces[i] for i in self.vocabulary.special_ids.values()}
         return [b"" if piece in special else self.piece_bytes(piece) for piece in self.vocabulary.pieces]
+
+    @functools.cached_property
+    def _marked(self) -> Any:
+        return library().Tokenizer.from_str(self.vocabulary.rust.to_str())  # which parses special tokens
 
     def _encodings(self, texts: list[str], offsets: bool = False) -> list[Any]:
         rust = self.vocabulary.rust

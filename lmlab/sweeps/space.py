@@ -1,0 +1,179 @@
+"""The space of a sweep as plain data: axes, how they are combined, and the settings that this comes to."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import numpy as np
+
+from lmlab.contracts import Spec
+from lmlab.errors import ConfigError
+from lmlab.ranges import Count, Seed
+from lmlab.registry import settings
+from lmlab.specs import Written
+
+SEED = "experiment.seed"
+"""The key that seeds bind; no axis."""
+
+Settings = dict[str, str]
+"""What a trial binds, as gin writes it: key -> value."""
+
+
+@settings.register("space")
+@dataclass(frozen=True)
+class Space:
+    """Some axes, and how their values are combined.
+
+    An axis is a key of the configuration with the values that it takes, components included; of a random space, also
+    a range to draw from:
+
+        space.axes = {
+            'experiment.model': [@gpt, @lstm],
+            'adamw.learning_rate': ('log_uniform', 1e-4, 1e-2),
+        }
+
+    Ranges: `('uniform', low, high)`, `('log_uniform', low, high)`, `('int_uniform', low, high)`, ends included.
+
+    Args:
+      axes: key -> values.
+      combine: `product` takes every combination; `zip` the first values together, the second ones, and so on;
+        `ablate` the first value of every axis (the baseline), and then one other value of one axis at a time; `random`
+        draws every axis by itself.
+      draws: of `random`: how many.
+      draw_seed: of `random`.
+      when: axis -> {other axis: values}: the axis is left as the file has it unless each of these other axes has one of
+        these values. (An axis that means nothing in a trial, as `gpt.layers` where the model is another one, is left
+        out there anyway.)
+    """
+
+    axes: Mapping[str, tuple[Written, ...]] = field(default_factory=dict)
+    combine: Literal["product", "zip", "ablate", "random"] = "product"
+    draws: Count = 16
+    draw_seed: Seed = 0
+    when: Mapping[str, Mapping[str, tuple[Written, ...]]] = field(default_factory=dict)
+
+
+@settings.register("sweep")
+@dataclass(frozen=True)
+class Sweep(Space):
+    """Trials of the experiment that stands in the same files; every setting is run once with every seed.
+
+    Args:
+      axes, combine, draws, draw_seed, when: see `space`.
+      chain: further spaces, whose settings come after these.
+      seeds: of the experiment; none: only its own.
+      fail_after: start no further trial when so many have failed (None: go on with the others).
+      workers: processes that train at the same time.
+      together: train trials that differ in numbers alone by one compiled program.
+    """
+
+    chain: tuple[Annotated[Spec, Space], ...] = ()
+    seeds: tuple[Seed, ...] = ()
+    fail_after: Count | None = None
+    workers: Count = 1
+    together: bool = True
+
+
+def settings_of(space: Space) -> list[Settings]:
+    """All settings of a space, in order; the first one of an ablation is its baseline.
+
+    Raises:
+      ConfigError: axes that cannot be combined so.
+    """
+    _check(space)
+    found = _COMBINE[space.combine](space)
+    return list({tuple(one.items()): one for one in (_without_the_unfit(space, one) for one in found)}.values())
+
+
+def _check(space: Space) -> None:
+    for key, values in space.axes.items():
+        if key == SEED:
+            raise ConfigError("'experiment.seed' is no axis: every setting is run with each seed of sweep.seeds.")
+        if not values:
+            raise ConfigError(f"the axis '{key}' has no values.")
+        if _range(key, values) and space.combine != "random":
+            raise ConfigError(
+                f"the axis '{key}' is a range, {values[0]}, which combine = '{space.combine}' cannot enumerate. List "
+                "values, or set combine = 'random'."
+            )
+        if len(set(values)) < len(values):
+            twice = next(value for value in values if values.count(value) > 1)
+            raise ConfigError(f"the axis '{key}' has the value {twice} twice. Keep one of them.")
+    for key, needs in space.when.items():
+        if strange := [other for other in (key, *needs) if other not in space.axes]:
+            raise ConfigError(f"the condition of '{key}' speaks of '{strange[0]}', which is no axis.")
+
+
+def _product(space: Space) -> Iterator[Settings]:
+    for values in itertools.product(*space.axes.values()):
+        yield dict(zip(space.axes, values, strict=True))
+
+
+def _zip(space: Space) -> Iterator[Settings]:
+    lengths = {key: len(values) for key, values in space.axes.items()}
+    if len(set(lengths.values())) > 1:
+        each = ", ".join(f"'{key}' {length}" for key, length in lengths.items())
+        raise ConfigError(f"combine = 'zip' takes values together, of which the axes have different numbers: {each}.")
+    for values in zip(*space.axes.values(), strict=True):
+        yield dict(zip(space.axes, values, strict=True))
+
+
+def _ablate(space: Space) -> Iterator[Settings]:
+    baseline: Settings = {key: values[0] for key, values in space.axes.items()}
+    yield baseline
+    for key, (_, *others) in space.axes.items():
+        yield from ({**baseline, key: value} for value in others)
+
+
+def _random(space: Space) -> Iterator[Settings]:
+    draw = np.random.default_rng(space.draw_seed)
+    axes = {key: _range(key, values) or _choice(values) for key, values in space.axes.items()}
+    for _ in range(space.draws):
+        yield {key: drawn(draw) for key, drawn in axes.items()}
+
+
+_COMBINE: dict[str, Callable[[Space], Iterator[Settings]]] = {
+    "product": _product,
+    "zip": _zip,
+    "ablate": _ablate,
+    "random": _random,
+}
+
+Draw = Callable[[np.random.Generator], str]
+
+
+def _choice(values: Sequence[str]) -> Draw:
+    return lambda draw: values[int(draw.integers(len(values)))]
+
+
+def _range(key: str, values: Sequence[str]) -> Draw | None:
+    """What draws a value of the range that an axis is; None for a list of values."""
+    kind = values[0].strip("'\"")
+    if kind not in ("uniform", "log_uniform", "int_uniform"):
+        return None
+    try:
+        low, high = (ast.literal_eval(value) for value in values[1:])
+        good = math.isfinite(low) and low < high and (kind != "log_uniform" or low > 0)
+    except (ValueError, TypeError):
+        good = False
+    if not good or (kind == "int_uniform" and not (type(low) is type(high) is int)):
+        raise ConfigError(f"the axis '{key}' draws from no range: ({', '.join(values)}). Write ('{kind}', low, high).")
+    if kind == "int_uniform":
+        return lambda draw: str(draw.integers(low, high, endpoint=True))
+    if kind == "uniform":
+        return lambda draw: repr(float(f"{draw.uniform(low, high):.6g}"))
+    return lambda draw: repr(float(f"{math.exp(draw.uniform(math.log(low), math.log(high))):.6g}"))
+
+
+def _without_the_unfit(space: Space, setting: Settings) -> Settings:
+    """The setting without the axes whose condition does not hold in it."""
+
+    def holds(key: str) -> bool:
+        return all(setting[other] in values for other, values in space.when.get(key, {}).items())
+
+    return {key: value for key, value in setting.items() if holds(key)}

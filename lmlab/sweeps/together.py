@@ -1,0 +1,150 @@
+"""Trials that differ in numbers alone, trained by one compiled program: the numbers are inputs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmlab.config import Resolved, spec_hash, with_values
+from lmlab.contracts import Spec, Value
+from lmlab.errors import LmlabError
+from lmlab.specs import FrozenDict
+from lmlab.training.loop import say
+from lmlab.training.program import Dispatch, Program, shape_of
+from lmlab.training.state import State
+
+NUMBERS = "numbers"
+"""Where the state of a step that is compiled for several trials has what they differ in."""
+
+_MAY_DIFFER = ("model", "adapter", "loss", "optimizer", "updates", "clip_norm", "ema", "seed")
+"""The parts of an experiment whose numbers decide values of a step, and no shape."""
+
+
+def shape_hash(spec: Spec) -> str:
+    """12 hexadecimal digits, equal for experiments that differ in numbers alone."""
+    return spec_hash(with_values(spec, dict.fromkeys(numbers_of(spec), 0.0)))
+
+
+def numbers_of(spec: Spec) -> dict[str, float]:
+    """The numbers of an experiment that may be inputs of its step: path -> number."""
+    found: dict[str, float] = {}
+    for part in _MAY_DIFFER:
+        _collect(spec.kwargs.get(part), part, found)
+    return found
+
+
+def _collect(value: Value, path: str, found: dict[str, float]) -> None:
+    match value:
+        case Spec() | FrozenDict():
+            items = value.kwargs if isinstance(value, Spec) else value
+            for key, item in items.items():
+                _collect(item, f"{path}.{key}", found)
+        case tuple():
+            for index, item in enumerate(value):
+                _collect(item, f"{path}.{index}", found)
+        case float():
+            found[path] = value
+        case int() if path == "seed":
+            found[path] = value
+
+
+def differing(specs: Sequence[Spec]) -> tuple[str, ...]:
+    """The paths of the numbers in which experiments of one shape differ."""
+    each = [numbers_of(spec) for spec in specs]
+    return tuple(path for path in each[0] if len({numbers[path] for numbers in each}) > 1)
+
+
+class Together:
+    """What the trials of a group share: the program of a training step, compiled when the first of them asks for it.
+
+    Args:
+      paths: the numbers in which they differ.
+
+    Attributes:
+      compiled: how often the step was compiled.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = tuple(paths)
+        self._dispatch: Dispatch | None = None
+        self.compiled = 0
+
+    def make(self, resolved: Resolved, **given: Any) -> Program:
+        """The program of one of the trials."""
+        return _Member(self, resolved, **given)
+
+    def dispatch(self, member: Program) -> Dispatch:
+        """The compiled step with the numbers of one of the trials."""
+        if self._dispatch is None:
+            self._dispatch = self._compile(member)
+            self.compiled += 1
+        call, names = self._dispatch.call, self._dispatch.names
+        numbers = numbers_of(member.spec)
+        held = member.partitioner.load({path: _placed(path, numbers[path]) for path in self._paths})
+
+        def step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, jax.Array]:
+            nonlocal held
+            given = state._replace(model_state={**state.model_state, NUMBERS: held})
+            new, metrics = call(given, batch)
+            held = new.model_state[NUMBERS]
+            return _without(new), metrics
+
+        return Dispatch(step, names)
+
+    def _compile(self, member: Program) -> Dispatch:
+        names: list[str] = []
+
+        def train_step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, jax.Array]:
+            held = state.model_state[NUMBERS]
+            numbers = {path: _number(path, value) for path, value in held.items()}
+            new, metrics = member.at(numbers).step(_without(state), batch)
+            names[:] = metrics
+            stacked = jnp.stack([jnp.stack(pair) for pair in metrics.values()])
+            return new._replace(model_state={**new.model_state, NUMBERS: held}), stacked
+
+        state = member.abstract_state
+        numbers = {path: _abstract(path) for path in self._paths}
+        state = state._replace(model_state={**state.model_state, NUMBERS: numbers})
+        widths = member.data.train.widths or (None,)
+        compiled = {
+            shape_of(member.abstract_batches(width)): member.compile_for(train_step, state, width) for width in widths
+        }
+        return Dispatch(lambda state, batch: compiled[shape_of(batch)](state, batch), tuple(names))
+
+
+class _Member(Program):
+    """The program of a trial that shares its step with others."""
+
+    def __init__(self, group: Together, resolved: Resolved, **given: Any) -> None:
+        super().__init__(resolved, **given)
+        self._group = group
+
+    def compile_dispatch(self) -> Dispatch:
+        """See `Program.compile_dispatch`; where a number cannot be an input of the step, one of the trial's own."""
+        if self.partitioner.axis_name is not None:
+            return super().compile_dispatch()
+        try:
+            return self._group.dispatch(self)
+        except (TypeError, LmlabError) as error:  # of jax: a tracer that Python has to know the value of
+            say(f"this trial's step is compiled for itself: {str(error).strip().splitlines()[0]}")
+            return super().compile_dispatch()
+
+
+def _without(state: State) -> State:
+    return state._replace(model_state={key: value for key, value in state.model_state.items() if key != NUMBERS})
+
+
+def _abstract(path: str) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((), jnp.uint32 if path == "seed" else jnp.float32)
+
+
+def _placed(path: str, number: float) -> jax.Array:
+    return jnp.asarray(number, _abstract(path).dtype)
+
+
+def _number(path: str, value: jax.Array) -> jax.Array:
+    """As a Python number takes part in arithmetic: without deciding the dtype of what it is multiplied by."""
+    return value if path == "seed" else jax.lax.convert_element_type(value, float)

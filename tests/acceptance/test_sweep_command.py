@@ -1,0 +1,149 @@
+"""`lmlab sweep` and `lmlab status` as commands: every trial once, whatever is killed, and what has failed said."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lmlab.cli.main import main
+
+BASE = """
+experiment.model = @elman
+experiment.loss = @autoregressive
+experiment.dataset = @random_tokens
+experiment.optimizer = @sgd
+experiment.steps = {steps}
+experiment.global_batch_size = 3
+experiment.seq_len = 5
+experiment.hooks = []
+experiment.writers = []
+experiment.evaluators = []
+experiment.log_every = 1
+random_tokens.vocab = 11
+elman.width = 4
+elman.layers = 1
+mesh.data = 1
+checkpoints.every = 20
+finite_guard.patience = 2
+"""
+
+
+def write(folder: Path, text: str, steps: int = 3) -> Path:
+    path = folder / "mine.gin"
+    path.write_text(BASE.format(steps=steps) + text)
+    return path
+
+
+def records(sweep: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("trials/*/trial.json")}
+
+
+def losses(sweep: Path) -> dict[str, list[float]]:
+    lines = {path.parent.name: path.read_text().splitlines() for path in sweep.glob("trials/*/metrics.jsonl")}
+    return {name: [json.loads(line)["loss"] for line in found] for name, found in lines.items()}
+
+
+def start(file: Path, sweep: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lmlab", "sweep", str(file), "--folder", str(sweep), *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_trials_are_run_once_and_what_failed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A rate of which every update overflows, and a dataset that is not there; both beside trials that are well.
+    file = write(
+        tmp_path,
+        "sweep.axes = {'sgd.learning_rate': [0.1, 3e38], 'experiment.dataset': [@random_tokens, @text_files]}\n"
+        "sweep.when = {'sgd.learning_rate': {'experiment.dataset': [@random_tokens]}}\nsweep.seeds = [0, 1]\n"
+        "sgd.learning_rate = 0.2\nsgd.momentum = 0.9\n"
+        f"text_files.train = '{tmp_path}/nothing.txt'\n",
+        steps=6,
+    )
+    sweep = tmp_path / "sweep"
+    assert main(["sweep", str(file), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "6 trials in 2 groups" in shown and not sweep.exists()
+
+    assert main(["sweep", str(file), "--folder", str(sweep)]) == 1
+    said = capsys.readouterr()
+    statuses = {
+        (record["settings"].get("sgd.learning_rate"), record["seed"]): record["status"]
+        for record in records(sweep).values()
+    }
+    of_rate = {"0.1": "ok", "3e+38": "nan", None: "config"}  # the last: of the dataset that is text
+    assert statuses == {(rate, seed): status for rate, status in of_rate.items() for seed in (0, 1)}
+    assert "[6/6]" in said.err and "2 ok" in said.out and "Traceback" not in said.err
+    failed = next(record for record in records(sweep).values() if record["status"] == "config")
+    assert "tokenizer" in failed["message"] and "Traceback" in failed["traceback"]
+    assert main(["status", str(sweep)]) == 0
+    assert "6 trials: " in capsys.readouterr().out
+
+    before = {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/metrics.jsonl")}
+    assert main(["sweep", str(file), "--folder", str(sweep)]) == 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert all(len(record["attempts"]) == 1 for record in records(sweep).values())
+    assert "6 of 6 trials have ended before" in capsys.readouterr().err
+
+    assert main(["sweep", str(file), "--folder", str(sweep), "--retry", "--set", "sweep.fail_after = 1"]) == 1
+    again = sorted(len(record["attempts"]) for record in records(sweep).values())
+    assert again == [1, 1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "code", "message"),
+    [
+        ("", (), 2, "is of no sweep"),
+        ("sweep.seeds = [0]\nsgd.learning_rate = 0.1", ("--workers", "0"), 2, "--workers 0: it must be at least 1"),
+        ("sweep.seeds = [0]\nsgd.learning_rate = 0.1", ("--folder", "{tmp}"), 6, "is no folder of a sweep"),
+        ("sweep.axes = {'sgd.learning_rate': 0.1}", (), 2, "sweep.axes wants"),
+    ],
+)
+def test_what_cannot_be_run_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, options: tuple[str, ...], code: int, message: str
+) -> None:
+    file = write(tmp_path, text)
+    given = [option.replace("{tmp}", str(tmp_path)) for option in options]
+    assert main(["sweep", str(file), *given]) == code
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert main(["status", str(tmp_path)]) == 6
+    assert "it has no sweep.json" in capsys.readouterr().err
+
+
+def test_a_sweep_that_is_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    file = write(tmp_path, "sweep.axes = {'sgd.learning_rate': [0.1, 0.2]}\nsweep.seeds = [0, 1]", steps=60)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(["sweep", str(file), "--folder", str(whole)]) == 0
+    for number, how in enumerate((signal.SIGKILL, signal.SIGINT)):
+        process = start(file, killed, "--workers", "2")
+        while len(losses(killed)) <= number and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(how)
+        _, said = process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 75, 130, 0), said  # 130: before it had begun
+    last = start(file, killed, "--workers", "2")
+    _, said = last.communicate()
+    assert last.returncode == 0, said
+    assert losses(killed) == losses(whole)
+    assert all(record["status"] == "ok" for record in records(killed).values())
+
+
+def test_a_worker_that_dies_takes_one_trial_with_it(tmp_path: Path) -> None:
+    file = write(tmp_path, "sweep.axes = {'sgd.learning_rate': [0.1, 0.2]}", steps=4000)
+    sweep = tmp_path / "sweep"
+    process = start(file, sweep, "--set", "experiment.log_every = 20; checkpoints.every = 0")
+    while not losses(sweep) and process.poll() is None:
+        time.sleep(0.01)
+    (record,) = records(sweep).values()
+    os.kill(record["process"], signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 1, said
+    found = records(sweep)
+    assert found[record["id"]]["status"] == "killed" and "signal 9" in found[record["id"]]["message"]
+    assert sorted(one["status"] for one in found.values()) == ["killed", "ok"]
