@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmlab.data.optional import imported
@@ -43,13 +46,21 @@ class HarnessTasks:
         """Of lm-eval: its tasks change."""
         return metadata.version("lm_eval")
 
+    @property
+    def short_name(self) -> str:
+        """The names of the tasks, as the part of a file's name; of many, the first ones and a digest."""
+        joined = "-".join(name.replace("/", "_") for name in self.names)
+        return joined if len(joined) <= 100 else f"{joined[:90]}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+
     def check(self) -> None:
         """Finds the tasks and reads their data: for those who would rather know before a large model is read.
 
         Raises:
-          ConfigError: lm-eval is not installed, or there is no such task.
+          ConfigError: lm-eval is not installed, or there is no such task or folder.
           DataError: a task's file or data cannot be read.
         """
+        if self.include is not None and not Path(self.include).is_dir():
+            raise ConfigError(f"--include {self.include}: there is no such folder.")
         manager = task_manager(self.include)
         for name in self.names:
             if name not in manager.all_tasks:
@@ -63,25 +74,42 @@ class HarnessTasks:
         except LmlabError:
             raise
         except Exception as error:  # a task is a file of the user's and a loader of data: what it raises is no bug here
-            said = str(error).strip().split("\n")[0]
-            raise DataError(
-                f"--harness {','.join(self.names)}: the harness cannot load it: {type(error).__name__}: {said}"
-            ) from error
+            raise self._failed("load", error) from error
 
     def measure(self, program: Program, params: Mapping[str, Array]) -> dict[str, dict[str, float]]:
         """The numbers of each task, by the harness's own names, with their standard errors.
 
         Raises:
-          ConfigError, DataError: as in `check`, or the model cannot serve a task.
+          ConfigError, DataError: as in `check`, or the model cannot serve a task, or the harness cannot make or score
+            its questions (fewer examples than `fewshot` asks for; a document without a choice).
         """
         harness = imported("lm_eval", "--harness", EXTRA)
-        from lmlab.interop.harness_model import HarnessModel
+        from lmlab.interop import harness_model
 
-        found = harness.simple_evaluate(
-            model=HarnessModel(program, params), tasks=list(self.names), num_fewshot=self.fewshot, limit=self.limit,
-            task_manager=task_manager(self.include), bootstrap_iters=BOOTSTRAPS, log_samples=False,
-        )  # fmt: skip
+        model = harness_model.HarnessModel(program, params)
+        try:
+            found = harness.simple_evaluate(
+                model=model, tasks=list(self.names), num_fewshot=self.fewshot, limit=self.limit,
+                task_manager=task_manager(self.include), bootstrap_iters=BOOTSTRAPS, log_samples=False,
+            )  # fmt: skip
+        except LmlabError:
+            raise
+        except Exception as error:
+            if _passed(error, harness_model.__file__):  # not the task's mistake but ours
+                raise
+            raise self._failed("use", error) from error
         return {task: numbers_of(values) for task, values in found["results"].items()}
+
+    def _failed(self, what: str, error: Exception) -> DataError:
+        said = str(error).strip().split("\n")[0]
+        return DataError(
+            f"--harness {','.join(self.names)}: the harness cannot {what} it: {type(error).__name__}: {said}"
+        )
+
+
+def _passed(error: Exception, file: str) -> bool:
+    """Whether the error was raised in a file, or in what that called."""
+    return any(frame.filename == file for frame in traceback.extract_tb(error.__traceback__))
 
 
 @functools.cache
@@ -100,8 +128,8 @@ def numbers_of(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def split_names(text: Sequence[str]) -> tuple[str, ...]:
-    """`a,b` and `c` as names; ConfigError where there is none."""
-    names = tuple(name.strip() for part in text for name in part.split(",") if name.strip())
+    """`a,b` and `c` as names, each once; ConfigError where there is none."""
+    names = tuple(dict.fromkeys(name.strip() for part in text for name in part.split(",") if name.strip()))
     if not names:
         raise ConfigError("--harness: name a task, as lm-eval calls it: --harness lambada_openai,piqa")
     return names

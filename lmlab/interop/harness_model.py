@@ -15,6 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from lmlab.contracts import CausalLM
+from lmlab.data.tokenizers.hugging_face import HuggingFace
 from lmlab.errors import ConfigError, DataError
 from lmlab.evaluation.token_scores import TokenScorer
 from lmlab.generation.decoding import Decoder
@@ -41,7 +42,8 @@ class HarnessModel(TemplateLM):
     """Log-likelihoods and texts of one run's causal model.
 
     A text without a context stands behind the tokenizer's beginning of text where it has one, else behind its end of
-    text. No other special token is put anywhere.
+    text. Around a text is what the run's tokenizer.json puts there, and special tokens in it are such; other tokenizers
+    than those of that library have neither.
 
     Args:
       program: of the run.
@@ -76,8 +78,13 @@ class HarnessModel(TemplateLM):
         return self._tokenizer.special_ids.get("beginning", self.eot_token_id)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> Tokens:
-        """The ids of a text, nothing added; special tokens are not parsed."""
-        return [int(i) for i in self._tokenizer.encode(string)]
+        """The ids of a text, in its frame unless it brings its own beginning or `add_special_tokens` says otherwise."""
+        if not isinstance(self._tokenizer, HuggingFace):
+            return [int(i) for i in self._tokenizer.encode(string)]
+        framed = add_special_tokens
+        if framed is None:
+            framed = not string.startswith(self._tokenizer.vocabulary.pieces[self.prefix_token_id])
+        return [int(i) for i in self._tokenizer.encode_marked(string, framed)]
 
     def _loglikelihood_tokens(self, requests: Sequence[Request], **kwargs: Any) -> list[tuple[float, bool]]:
         """Log p of each continuation, and whether every token of it is the most probable; contexts lose their begin."""

@@ -21,6 +21,7 @@ from lm_eval.api.instance import Instance  # noqa: E402
 
 HFLM = pytest.importorskip("lm_eval.models.huggingface", exc_type=ImportError).HFLM  # which needs accelerate
 from tokenizers import ByteLevelBPETokenizer  # noqa: E402
+from tokenizers.processors import TemplateProcessing  # noqa: E402
 
 from lmlab.cli.main import main  # noqa: E402
 from lmlab.errors import ConfigError  # noqa: E402
@@ -34,19 +35,24 @@ TEXTS = [
     "The dog barks at the cat. ", "Whether the weather is cold, or whether the weather is hot, ", "we'll weather",
     "She sells sea shells by the sea shore; the shells she sells are sea shells, I'm sure. So if she sells sea shells",
 ]  # fmt: skip
-END = "<|endoftext|>"
+END, BEGIN = "<|endoftext|>", "<s>"
 
 
-def tokenizer() -> Any:
-    made = ByteLevelBPETokenizer()
-    made.train_from_iterator(TEXTS * 5, vocab_size=331, min_frequency=2, special_tokens=[END], show_progress=False)
+def tokenizer(begins: bool) -> Any:
+    """As GPT-2 has it, or as Llama does: with a beginning of text before every text."""
+    made, special = ByteLevelBPETokenizer(), [END, BEGIN] if begins else [END]
+    made.train_from_iterator(TEXTS * 5, vocab_size=331, min_frequency=2, special_tokens=special, show_progress=False)
+    if begins:
+        made.post_processor = TemplateProcessing(
+            single=f"{BEGIN} $A", pair=f"{BEGIN} $A {BEGIN} $B", special_tokens=[(BEGIN, made.token_to_id(BEGIN))]
+        )
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made._tokenizer, eos_token=END, bos_token=END, model_max_length=T
+        tokenizer_object=made._tokenizer, eos_token=END, bos_token=BEGIN if begins else END, model_max_length=T
     )
 
 
-def network(kind: str, vocab: int, end: int) -> Any:
-    ids = {"vocab_size": vocab, "bos_token_id": end, "eos_token_id": end}
+def network(kind: str, words: Any) -> Any:
+    ids = {"vocab_size": len(words), "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
     if kind == "gpt2":
         config = transformers.GPT2Config(n_positions=T, n_embd=H * K, n_layer=L, n_head=H, **ids)
         return transformers.GPT2LMHeadModel(config)
@@ -61,8 +67,8 @@ class Pair:
     """One model, ours and theirs."""
 
     def __init__(self, kind: str, folder: Path) -> None:
-        words = tokenizer()
-        theirs = network(kind, len(words), words.eos_token_id)
+        words = tokenizer(begins=kind == "llama")
+        theirs = network(kind, words)
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for path, weight in theirs.named_parameters():
@@ -97,6 +103,8 @@ def test_continuations_have_the_log_likelihood_that_the_hf_back_end_gives_them(p
         ("The dog ", "barks"),  # the space belongs to the continuation
         ("The do", "g barks"),  # what is one token when they stand together
         ("", "Whether the weather"),
+        (f"{END}The dog", f" barks{END}"),  # special tokens that are meant
+        (f"{BEGIN}The dog", " barks"),  # the text brings its own beginning
         (LONG, " sea shells"),  # the beginning of the context is left out
         ("She sells", TEXTS[0] * 2),
         *((text[:n], text[n:40]) for text in TEXTS if len(text) > 20 for n in range(3, 10)),
@@ -120,7 +128,7 @@ def test_whole_texts_are_read_in_the_windows_of_the_hf_back_end(pair: Pair) -> N
     requests = asked("loglikelihood_rolling", (LONG,), (TEXTS[0],), (LONG * 2,), ("x",), ("",))
     found = pair.ours.loglikelihood_rolling(requests)
     np.testing.assert_allclose(found, pair.theirs.loglikelihood_rolling(requests, disable_tqdm=True), atol=1e-3)
-    assert found[-1] == 0
+    assert (found[-1] == 0) == (len(pair.theirs.tok_encode("")) == 0)
 
 
 def test_texts_are_those_that_the_hf_back_end_writes(pair: Pair) -> None:
@@ -205,6 +213,8 @@ def test_what_cannot_be_done_is_one_line(pair: Pair, tasks: Path, capsys: pytest
         (["--harness", ","], 2, "name a task"),
         (["--harness", "tiny_broken", "--include", str(tasks)], 3, "the harness cannot load it: FileNotFoundError"),
         (["--harness", "tiny_text", "--split", "test"], 2, "--harness brings its own data: leave --split out"),
+        (["--harness", "tiny_text", "--include", "nowhere"], 2, "--include nowhere: there is no such folder"),
+        (["--harness", "tiny_choice", "--include", str(tasks), "--fewshot", "99"], 3, "cannot use it: ValueError"),
         (["--include", str(tasks)], 2, "--include is of --harness TASK"),
         (["--harness", "tiny_text", "--include", str(tasks), "--limit", "0"], 2, "--limit 0: it must be at least 1"),
     ):
