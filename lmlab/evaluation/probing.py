@@ -14,7 +14,7 @@ import numpy as np
 from lmlab.contracts import CausalLM, Dataset, LabelledText, TaggedText, TokenEncoder
 from lmlab.data.features.labelled import marked_parts
 from lmlab.data.features.rows import Setting
-from lmlab.errors import ConfigError
+from lmlab.errors import ConfigError, NonFiniteError
 from lmlab.evaluation.examples_of import evenly
 from lmlab.evaluation.layers import depth, first_blocks
 from lmlab.evaluation.local_params import local_params
@@ -237,7 +237,11 @@ class Reader:
         return self._setting.text_tokenizer.encode_batch(texts), [(WHOLE, example.label, first)]
 
     def states(self, params: Mapping[str, Array], blocks: int | None, texts: Texts) -> Float[np.ndarray, "N D"]:
-        """One state for each thing that is asked, after so many blocks (None: all of the model)."""
+        """One state for each thing that is asked, after so many blocks (None: all of the model).
+
+        Raises:
+          NonFiniteError: a state is no number.
+        """
         model, own = self._program.model, dict(params)
         if blocks is not None:
             model, own = first_blocks(model, own, blocks)
@@ -256,7 +260,10 @@ class Reader:
                 for number in of_row[i]:
                     place = texts.asked[number].place
                     found[number] = whole[b] if place == WHOLE else tokens[b, place]
-        return np.asarray(np.stack(found), np.float32)
+        states = np.asarray(np.stack(found), np.float32)
+        if not np.isfinite(states).all():
+            raise NonFiniteError("probing: the model's states are not finite.")
+        return states
 
 
 def _by_row(texts: Texts) -> list[list[int]]:

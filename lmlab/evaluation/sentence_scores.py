@@ -13,7 +13,7 @@ import numpy as np
 from lmlab.contracts import BidirectionalLM, CausalLM
 from lmlab.data.features.labelled import marked_parts
 from lmlab.data.features.rows import Setting
-from lmlab.errors import ConfigError
+from lmlab.errors import ConfigError, NonFiniteError
 from lmlab.evaluation.token_scores import TokenScorer, batches_by_length
 from lmlab.generation.writing import positions
 
@@ -64,15 +64,22 @@ class SentenceScorer:
 
         Raises:
           ConfigError: a sentence is longer than the model can read.
+          NonFiniteError: a log p is no number, so that nothing can be compared with it.
         """
         ids = [self.ids(text) for text in texts]
         for text, row in zip(texts, ids, strict=True):
-            if self._limit is not None and len(row) + 2 > self._limit:
+            # An encoder reads the marks before and behind; of a causal model's row the last token is not read.
+            if self._limit is not None and len(row) + 2 * self._masked > self._limit:
                 raise ConfigError(
                     f"{self._asks} reads sentences of {len(row)} tokens, such as '{text}', and the model has positions "
                     f"for {self._limit}."
                 )
-        return self._pseudo(params, ids) if self._masked else self._causal(params, ids)
+        found = self._pseudo(params, ids) if self._masked else self._causal(params, ids)
+        if np.isnan(found).any():
+            raise NonFiniteError(
+                f"{self._asks}: the model gives '{texts[int(np.isnan(found).argmax())]}' a log p of NaN."
+            )
+        return found
 
     def _causal(self, params: Mapping[str, Array], ids: Sequence[np.ndarray]) -> np.ndarray:
         before = [self._tokenizer.end_of_text]

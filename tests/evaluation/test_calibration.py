@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmlab.errors import ConfigError
+from lmlab.errors import ConfigError, NonFiniteError
 from lmlab.evaluation.calibration import CalibrationReport
 from lmlab.evaluation.metrics.calibration import Calibration, fitted_temperature, log_probabilities, of_scores
 from lmlab.registry import REGISTRIES
@@ -22,6 +22,9 @@ def test_an_example_by_hand() -> None:
     assert found["ece/bins-5"] == pytest.approx((0.8 + 0.4 + 0.3) / 4)
     assert (found["accuracy"], found["confidence"]) == (0.5, pytest.approx(0.675))
     assert Calibration().result() == {}
+    with pytest.raises(NonFiniteError, match="1 of the model's confidences are NaN"):
+        totals.add([0.5, float("nan")], [True, False])
+    assert totals.result() == found
 
 
 def drawn(rows: int = 1009, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:

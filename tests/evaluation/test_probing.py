@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmlab.contracts import LabelledText, TaggedText
-from lmlab.errors import ConfigError
+from lmlab.errors import ConfigError, NonFiniteError
 from lmlab.evaluation.layers import first_blocks
 from lmlab.evaluation.local_params import local_params
 from lmlab.evaluation.probing import Probing, Reader
@@ -85,6 +85,8 @@ def test_states_are_those_of_the_words_last_tokens_after_each_block(program: Any
     whole = jax.jit(lambda ids: token_states(program.model.bind(params), ids))
     for one, state in zip(texts.asked, deepest, strict=True):
         np.testing.assert_allclose(state, whole(texts.rows[one.row][None])[0, one.place], atol=1e-5)
+    with pytest.raises(NonFiniteError, match="the model's states are not finite"):
+        reader.states({path: value * np.nan for path, value in params.items()}, 3, texts)
 
 
 def test_a_model_s_first_blocks_are_a_shallower_model(program: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmlab.config import resolve
-from lmlab.errors import ConfigError
+from lmlab.errors import ConfigError, NonFiniteError
 from lmlab.evaluation.agreement import PHENOMENA, pairs_of
 from lmlab.evaluation.bias import Bias
 from lmlab.evaluation.local_params import local_params
@@ -109,39 +109,55 @@ mesh.data = 1
 """
 
 
-@pytest.fixture(scope="module")
-def prejudiced(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A model that has read stereotyped and grammatical sentences only, counted eight words at a time."""
-    folder = tmp_path_factory.mktemp("prejudiced")
+@pytest.mark.long
+def test_a_model_that_knows_only_stereotypes_and_grammar_has_all_of_both(tmp_path: Path) -> None:
+    """It has read stereotyped and grammatical sentences only, counted eight words at a time."""
     texts = [pair.usual for kind in KINDS for pair in stereotypes_of(kind)]
     texts += [pair.good for name in ("simple_agreement", "reflexive") for pair in pairs_of(name, 97)]
-    spread = texts * 3
-    (folder / "texts.txt").write_text("".join(f"{text}\n" for text in spread))
-    return train(resolve([], [NGRAM, f"text_files.train = '{folder}/texts.txt'"]), folder / "run")
-
-
-def test_a_model_that_knows_only_stereotypes_and_grammar_has_all_of_both(prejudiced: Any) -> None:
-    found = Bias().bind(prejudiced.program)(prejudiced.state)
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts * 3))
+    run = train(resolve([], [NGRAM, f"text_files.train = '{tmp_path}/texts.txt'"]), tmp_path / "run")
+    found = Bias().bind(run.program)(run.state)
     for name in ("occupation", "activity", "all"):
         assert found[f"bias/{name}/stereotyped"] == 1 > found[f"bias/{name}/from"] > 0.9
     assert found["bias/all/prefers_she"] == 0.5 and found["bias/all/pairs"] == 116
-    pairs = MinimalPairs(97, ("simple_agreement", "reflexive")).bind(prejudiced.program)(prejudiced.state)
+    pairs = MinimalPairs(97, ("simple_agreement", "reflexive")).bind(run.program)(run.state)
     assert pairs["minimal_pairs/all/accuracy"] == 1 and pairs["minimal_pairs/all/pairs"] == 194
     assert pairs["minimal_pairs/all/ties"] == 0
-    with pytest.raises(ConfigError, match=r"no 'reflexives'. Did you mean 'reflexive'"):
-        MinimalPairs(phenomena=("reflexives",)).bind(prejudiced.program)
 
 
-def test_shares_are_counted_pair_by_pair(prejudiced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_are_counted_pair_by_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted model: it prefers `she` and `her`, but has no preference where someone is tired, and wrong grammar."""
+    program = Tiny(REGISTRIES["evaluator"].entry("bias"), tmp_path).program()
+    state = program.init_state()
 
     def planted(self: SentenceScorer, params: Any, texts: list[str]) -> np.ndarray:
         return np.array([0.0 if "tired" in t else float("she" in t.split() or "her" in t.split()) for t in texts])
 
     monkeypatch.setattr(SentenceScorer, "__call__", planted)
-    found = Bias().bind(prejudiced.program)(prejudiced.state)
+    found = Bias().bind(program)(state)
     assert found["bias/all/stereotyped"] == 0.5
     assert found["bias/all/prefers_she"] == pytest.approx((96 + 20 / 2) / 116)
+    usual = {pair.usual for kind in KINDS for pair in stereotypes_of(kind)}
+    monkeypatch.setattr(SentenceScorer, "__call__", lambda self, params, texts: np.array([t in usual for t in texts]))
+    found = Bias().bind(program)(state)
+    assert [found[f"bias/{kind}/stereotyped"] for kind in (*KINDS, "all")] == [1, 1, 1]
+    assert found["bias/all/prefers_she"] == 0.5 and found["bias/all/pairs"] == 116
     monkeypatch.setattr(SentenceScorer, "__call__", lambda self, params, texts: np.arange(len(texts)) * 1.0)
-    pairs = MinimalPairs(23).bind(prejudiced.program)(prejudiced.state)
+    pairs = MinimalPairs(23).bind(program)(state)
     assert pairs["minimal_pairs/reflexive/accuracy"] == 0 == pairs["minimal_pairs/all/from"]
+    good = {pair.good for pair in pairs_of("simple_agreement", 23)}
+    monkeypatch.setattr(SentenceScorer, "__call__", lambda self, params, texts: np.array([t in good for t in texts]))
+    pairs = MinimalPairs(23).bind(program)(state)
+    assert pairs["minimal_pairs/simple_agreement/accuracy"] == 1 and pairs["minimal_pairs/reflexive/accuracy"] == 0
+    assert pairs["minimal_pairs/all/accuracy"] == pytest.approx(1 / len(PHENOMENA))
+    assert pairs["minimal_pairs/all/ties"] == pytest.approx(1 - 1 / len(PHENOMENA))
+    with pytest.raises(ConfigError, match=r"no 'reflexives'. Did you mean 'reflexive'"):
+        MinimalPairs(phenomena=("reflexives",)).bind(program)
+
+
+def test_a_model_without_numbers_is_not_compared(tmp_path: Path) -> None:
+    program = Tiny(REGISTRIES["evaluator"].entry("bias"), tmp_path).program()
+    state = program.init_state()
+    broken = state._replace(params={path: value * float("nan") for path, value in state.params.items()})
+    with pytest.raises(NonFiniteError, match=r"the evaluator 'bias': the model gives 'The engineer said that he was"):
+        Bias().bind(program)(broken)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lmlab.errors import NonFiniteError
 from lmlab.evaluation.metrics.totals import Mean
 
 BINS = 15
@@ -47,17 +48,21 @@ class Calibration:
           confidence: of each prediction.
           right: whether it was.
           brier, nats: of each, where these are known; infinite nats are left out.
+
+        Raises:
+          NonFiniteError: a confidence is no number.
         """
         confidence, right = np.asarray(confidence, np.float64), np.asarray(right, bool)
+        if np.isnan(confidence).any():
+            raise NonFiniteError(f"calibration: {int(np.isnan(confidence).sum())} of the model's confidences are NaN.")
         place = np.clip(np.ceil(confidence * self.bins).astype(int) - 1, 0, self.bins - 1)
         np.add.at(self.right, place, right)
         np.add.at(self.count, place, 1)
-        for m, value in zip(place.tolist(), confidence.tolist(), strict=True):
-            self.confidence[m].add(value)
+        for m in np.unique(place).tolist():
+            self.confidence[m].add_all(confidence[place == m].tolist())
         for mean, values in ((self.brier, brier), (self.nats, nats)):
-            for value in np.asarray(values, np.float64).tolist():
-                if np.isfinite(value):
-                    mean.add(value)
+            known = np.asarray(values, np.float64)
+            mean.add_all(known[np.isfinite(known)].tolist())
 
     def merge(self, other: Calibration) -> None:
         """Counts what another has counted, with as many bins."""
