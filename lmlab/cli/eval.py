@@ -12,8 +12,10 @@ What attention looks at is drawn by `lmlab attention`.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,7 @@ def _check(args: argparse.Namespace) -> None:
     for option in ("include", "fewshot", "limit"):
         if getattr(args, option) is not None and not args.harness:
             raise ConfigError(f"--{option} is of --harness TASK.")
-    if args.overrides and not args.suite:
+    if args.overrides and args.suite is None:
         raise ConfigError(
             "--set is of --suite: without one, a run is measured by the evaluators that it was trained with."
         )
@@ -80,11 +82,15 @@ def _check(args: argparse.Namespace) -> None:
 def _evaluators(args: argparse.Namespace) -> int:
     """Measures by the evaluators of a suite, or by the run's own."""
     found = Run(args.run)
-    chosen = suite_evaluators(args.suite, args.overrides, found.resolved.plugins) if args.suite else None
+    chosen = None if args.suite is None else suite_evaluators(args.suite, args.overrides, found.resolved.plugins)
     program = _program(args, found)
-    evaluators = [_with(spec, args.split, args.batches) for spec in chosen or program.experiment.evaluators]
+    evaluators = program.experiment.evaluators if chosen is None else chosen
     if not evaluators:
-        raise ConfigError(f"{args.run} was trained without evaluators: there is nothing to measure.")
+        raise ConfigError(
+            f"{args.run} was trained without evaluators: there is nothing to measure. Name others: --suite NAME"
+        )
+    _check_asked(args, evaluators)
+    evaluators = tuple(_with(spec, args.split, args.batches) for spec in evaluators)
     measurements = [build(spec).bind(program) for spec in evaluators]
     state, note = Run(args.run, program).restore(args.step)
     start = time.perf_counter()
@@ -96,13 +102,26 @@ def _evaluators(args: argparse.Namespace) -> int:
         "step": note.step,
         "spec": spec_hash(found.resolved.spec),
         **({"suite": args.suite} if args.suite else {}),
-        "evaluators": [spec_to_json(spec) if args.suite else {"name": spec.name, **spec.kwargs} for spec in evaluators],
+        "evaluators": [{"name": spec.name, **spec_to_json(spec)["kwargs"]} for spec in evaluators],
         "metrics": metrics,
         "seconds": seconds,
     }
-    of = "-".join(part for part in (args.suite, args.split) if part) or "default"
-    _save(Path(args.run) / "eval", f"{note.step}-{of}", saved)
+    parts = (args.suite, args.split, _digest(evaluators) if args.overrides else None)
+    _save(Path(args.run) / "eval", f"{note.step}-{'-'.join(part for part in parts if part) or 'default'}", saved)
     return 0
+
+
+def _check_asked(args: argparse.Namespace, evaluators: Sequence[Spec]) -> None:
+    """ConfigError for a split or number of batches that no evaluator has as a parameter: it would change nothing."""
+    for option, value in (("split", args.split), ("batches", args.batches)):
+        if value is not None and not any(option in spec.kwargs for spec in evaluators):
+            names = ", ".join(spec.name for spec in evaluators)
+            raise ConfigError(f"--{option} changes nothing here: {names} has no such parameter   (lmlab describe NAME)")
+
+
+def _digest(evaluators: Sequence[Spec]) -> str:
+    """A short name of settings, so that what was measured with others stays where it is."""
+    return hashlib.sha256(json.dumps([spec_to_json(spec) for spec in evaluators]).encode()).hexdigest()[:8]
 
 
 def _harness(args: argparse.Namespace) -> int:
@@ -124,7 +143,8 @@ def _harness(args: argparse.Namespace) -> int:
         "results": results,
         "seconds": seconds,
     }
-    _save(Path(args.run) / "eval", f"{note.step}-harness-{'-'.join(tasks.names)}", saved)
+    asked = "".join(f"-{name}-{n}" for name, n in (("fewshot", tasks.fewshot), ("limit", tasks.limit)) if n is not None)
+    _save(Path(args.run) / "eval", f"{note.step}-harness-{tasks.short_name}{asked}", saved)
     return 0
 
 

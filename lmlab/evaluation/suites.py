@@ -17,6 +17,7 @@ SUITES: Mapping[str, str] = {
     "tagging": "suite.evaluators = [@tagging_report]",
     "translation": "suite.evaluators = [@target_report]; target_report.measures = ['bleu', 'chrf']",
     "summarisation": "suite.evaluators = [@target_report]; target_report.measures = ['rouge']",
+    "squad": "suite.evaluators = [@answer_report]",
     "minimal_pairs": "suite.evaluators = [@minimal_pairs]",
     "calibration": "suite.evaluators = [@calibration]",
     "bias": "suite.evaluators = [@bias]",
@@ -48,9 +49,11 @@ def suite_evaluators(name: str, overrides: Sequence[str] = (), plugins: Sequence
       plugins: files or modules with components.
 
     Raises:
-      ConfigError: there is no such suite, or a statement does not fit.
+      ConfigError: there is no such suite, or a statement does not fit, or leaves nothing to measure.
     """
     if name not in SUITES:
         raise ConfigError(f"no suite named '{name}'.{near_names(name, list(SUITES))}\n  suites: {', '.join(SUITES)}")
     suite: Suite = resolve([], [SUITES[name], *overrides], plugins, root="suite").build()
+    if not suite.evaluators:
+        raise ConfigError(f"--set leaves the suite '{name}' without evaluators: there is nothing to measure.")
     return suite.evaluators

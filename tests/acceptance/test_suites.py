@@ -9,9 +9,10 @@ import pytest
 from small import SMALL
 
 from lmlab.cli.main import main
-from lmlab.config import resolve
+from lmlab.config import build, resolve
 from lmlab.evaluation.suites import SUITES, suite_evaluators
-from lmlab.registry import evaluators
+from lmlab.registry import find
+from lmlab.testing.tiny import Tiny
 from lmlab.training.loop import train
 
 GPT = """
@@ -40,8 +41,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def measured(run: Path, name: str) -> dict[str, float]:
-    return json.loads((run / "eval" / f"2-{name}.json").read_text())["metrics"]
+def measured(run: Path, suite: str) -> dict[str, float]:
+    """What was measured with settings of one's own."""
+    (file,) = (run / "eval").glob(f"2-{suite}-*.json")
+    return json.loads(file.read_text())["metrics"]
 
 
 def test_a_suite_is_printed_and_kept_beside_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,10 +55,10 @@ def test_a_suite_is_printed_and_kept_beside_the_run(run: Path, capsys: pytest.Ca
     assert (
         main(["eval", str(run), "--suite", "perplexity", "--split", "test", "--set", "text_perplexity.stride = 5"]) == 0
     )
-    found = measured(run, "perplexity-test")
-    assert found["test/ppl/byte/window-16-stride-5"] > 1
-    saved = json.loads((run / "eval" / "2-perplexity-test.json").read_text())
-    assert saved["suite"] == "perplexity" and saved["evaluators"][0]["kwargs"]["stride"] == 5
+    (file,) = (run / "eval").glob("2-perplexity-test-*.json")  # other settings have another file
+    saved = json.loads(file.read_text())
+    assert saved["metrics"]["test/ppl/byte/window-16-stride-5"] > 1
+    assert saved["suite"] == "perplexity" and saved["evaluators"][0]["stride"] == 5
 
 
 def test_data_of_another_kind_than_the_run_s_are_given_by_set(run: Path) -> None:
@@ -67,9 +70,19 @@ def test_data_of_another_kind_than_the_run_s_are_given_by_set(run: Path) -> None
     assert 0 <= found["valid/probing/layer-2/accuracy"] <= 1 and found["valid/probing/trained_on"] > 20
 
 
-def test_every_suite_is_made_of_evaluators() -> None:
-    for name in SUITES:
-        assert all(spec.name in evaluators.names() for spec in suite_evaluators(name))
+FITTING = {
+    "perplexity": "text_perplexity", "classification": "classification", "tagging": "tagging",
+    "translation": "target_report", "summarisation": "target_report", "squad": "span", "minimal_pairs": "minimal_pairs",
+    "calibration": "autoregressive", "bias": "bias", "probing": "probing",
+}  # fmt: skip
+"""Of each suite a component whose smallest experiment it fits."""
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_has_a_run_that_it_measures(suite: str, tmp_path: Path) -> None:
+    program = Tiny(find(FITTING[suite]), tmp_path).program()
+    (spec,) = suite_evaluators(suite)
+    assert callable(build(spec).bind(program))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +93,12 @@ def test_every_suite_is_made_of_evaluators() -> None:
         (["--suite", "tagging"], "needs a loss that reads a TagBatch"),
         (["--suite", "translation"], "reads TextPair, and the dataset 'text_files' yields Text"),
         (["--suite", "probing"], "reads TaggedText or LabelledText, and the dataset 'text_files' yields Text"),
+        (["--suite", "squad"], "needs a loss that reads a SpanBatch"),
+        (["--suite", "summarisation"], "reads TextPair, and the dataset 'text_files' yields Text"),
+        (["--suite", "bias", "--split", "test"], "--split changes nothing here: bias has no such parameter"),
+        (["--suite", "perplexity", "--batches", "3"], "--batches changes nothing here: text_perplexity has no such"),
+        (["--suite", "bias", "--set", "suite.evaluators = []"], "leaves the suite 'bias' without evaluators"),
+        (["--suite", ""], "no suite named ''"),
         (["--suite", "bias", "--set", "bias.size = 3"], "has no parameter 'size'"),
         (["--suite", "bias", "--set", "gpt.layers = 3"], "'gpt.layers' changes nothing"),
         (["--set", "bias.size = 3"], "--set is of --suite"),
