@@ -14,7 +14,7 @@ import numpy as np
 from lmlab.contracts import CausalLM, Dataset, LabelledText, TaggedText, TokenEncoder
 from lmlab.data.features.labelled import marked_parts
 from lmlab.data.features.rows import Setting
-from lmlab.errors import ConfigError, NonFiniteError
+from lmlab.errors import ConfigError, DataError, NonFiniteError
 from lmlab.evaluation.examples_of import evenly
 from lmlab.evaluation.layers import depth, first_blocks
 from lmlab.evaluation.local_params import local_params
@@ -103,7 +103,7 @@ class Probing:
         Raises:
           ConfigError: the model has no states of text, the data have neither tags nor labels, there is no such layer,
             or scikit-learn is not installed.
-          DataError: the dataset has no such split.
+          DataError: the dataset has no such split, or nothing of it fits into rows.
         """
         _check_model(program)
         dataset = self._dataset(program)
@@ -114,6 +114,10 @@ class Probing:
         asked = read.asked(evenly(dataset.split(self.split), self.examples))
         if len({one.label for one in learned.asked}) < 2:
             raise ConfigError("probing needs at least two labels among its training examples.")
+        if not asked.asked:
+            raise DataError(
+                f"probing: rows of {read.room} tokens have room for nothing that is asked in '{self.split}'."
+            )
 
         def measure(state: State) -> dict[str, float]:
             params, found = local_params(program, state), {}
@@ -208,7 +212,8 @@ class Reader:
         self._program = program
         self._causal = not isinstance(program.abstract_model, TokenEncoder)
         self._limit = positions(program.model)
-        self._room = self._limit or program.experiment.seq_len
+        self.room = self._limit or program.experiment.seq_len
+        """Tokens of a row."""
         self._setting = Setting(program.experiment.seq_len, program.tokenizer)
         self._compiled: dict[int | None, Any] = {}
 
@@ -217,7 +222,7 @@ class Reader:
         texts = Texts([], [])
         for example in examples:
             ids, found = self._tagged(example) if isinstance(example, TaggedText) else self._labelled(example)
-            room = (self._room - 1 - len(ids)) // len(ids)  # something stands before, between and behind
+            room = (self.room - 1 - len(ids)) // len(ids)  # something stands before, between and behind
             parts = [part[:room] for part in ids]
             row = marked_parts(parts, self._setting)[0]
             texts.asked.extend(Asked(len(texts.rows), *one) for one in found if one[0] < len(row) - 1)

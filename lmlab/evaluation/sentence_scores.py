@@ -14,6 +14,7 @@ from lmlab.contracts import BidirectionalLM, CausalLM
 from lmlab.data.features.labelled import marked_parts
 from lmlab.data.features.rows import Setting
 from lmlab.errors import ConfigError, NonFiniteError
+from lmlab.evaluation.learned_words import check_learned_words
 from lmlab.evaluation.token_scores import TokenScorer, batches_by_length
 from lmlab.generation.writing import positions
 
@@ -36,7 +37,8 @@ class SentenceScorer:
       asks: who asks, for the message.
 
     Raises:
-      ConfigError: the model gives no sentence a probability, or reads no text; an encoder's tokenizer has no mask.
+      ConfigError: the model gives no sentence a probability, never learned to, or reads no text; an encoder's tokenizer
+        has no mask.
     """
 
     def __init__(self, program: Program, asks: str) -> None:
@@ -46,6 +48,7 @@ class SentenceScorer:
                 f"{asks} needs a CausalLM or a BidirectionalLM that reads text; the model '{name}' "
                 f"{'is neither' if tokenizer else 'reads ids'}."
             )
+        check_learned_words(program, asks)
         self._tokenizer, self._special = tokenizer, program.data.special_ids
         self._limit, self._asks = positions(program.model), asks
         self._masked = not isinstance(model, CausalLM)

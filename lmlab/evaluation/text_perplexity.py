@@ -11,6 +11,7 @@ import numpy as np
 from lmlab.contracts import CausalLM, Dataset, Text
 from lmlab.errors import ConfigError
 from lmlab.evaluation.examples_of import examples_of
+from lmlab.evaluation.learned_words import check_learned_words
 from lmlab.evaluation.local_params import local_params
 from lmlab.evaluation.perplexity import measures
 from lmlab.evaluation.token_scores import TokenScorer
@@ -72,7 +73,8 @@ class TextPerplexity:
         """The measurement of a running state.
 
         Raises:
-          ConfigError: the model is no CausalLM, the data are no texts, or the window is larger than what it reads.
+          ConfigError: the model is no CausalLM or never learned to be one, the data are no texts, or the window is
+            larger than what it reads.
           DataError: the dataset has no such split.
         """
         name, tokenizer = program.experiment.model.name, program.tokenizer
@@ -81,6 +83,7 @@ class TextPerplexity:
                 f"the evaluator 'text_perplexity' needs a CausalLM that reads text; the model '{name}' "
                 f"{'is none' if tokenizer else 'reads ids'}."
             )
+        check_learned_words(program, "the evaluator 'text_perplexity'")
         window, stride = self._sizes(program)
         found = examples_of(program, self.dataset, self.split, self.examples, Text, "text_perplexity")
         documents = [np.append(tokenizer.encode(example.text), tokenizer.end_of_text) for example in found]

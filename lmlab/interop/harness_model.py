@@ -17,6 +17,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lmlab.contracts import CausalLM
 from lmlab.data.tokenizers.hugging_face import HuggingFace
 from lmlab.errors import ConfigError, DataError
+from lmlab.evaluation.learned_words import check_learned_words
 from lmlab.evaluation.token_scores import TokenScorer
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy, Sample
@@ -50,7 +51,7 @@ class HarnessModel(TemplateLM):
       params: path -> array.
 
     Raises:
-      ConfigError: the model is no CausalLM, or its data are ids without a tokenizer.
+      ConfigError: the model is no CausalLM or never learned to be one, or its data are ids without a tokenizer.
     """
 
     def __init__(self, program: Program, params: Mapping[str, Array]) -> None:
@@ -60,6 +61,7 @@ class HarnessModel(TemplateLM):
                 "the harness asks a CausalLM that reads text; the model "
                 f"'{program.experiment.model.name}' {'is none' if program.tokenizer else 'reads ids only'}."
             )
+        check_learned_words(program, "the harness")
         self._tokenizer, self._params, self._model = program.tokenizer, params, program.model
         self._limit = positions(program.model)
         self.max_length = self._limit or program.experiment.seq_len

@@ -18,6 +18,7 @@ from lmlab.evaluation.metrics.shares import wilson
 from lmlab.evaluation.minimal_pairs import MinimalPairs
 from lmlab.evaluation.sentence_scores import SentenceScorer
 from lmlab.evaluation.stereotypes import KINDS, stereotypes_of
+from lmlab.evaluation.text_perplexity import TextPerplexity
 from lmlab.evaluation.text_scores import score_texts
 from lmlab.registry import REGISTRIES
 from lmlab.testing.tiny import Tiny
@@ -161,3 +162,10 @@ def test_a_model_without_numbers_is_not_compared(tmp_path: Path) -> None:
     broken = state._replace(params={path: value * float("nan") for path, value in state.params.items()})
     with pytest.raises(NonFiniteError, match=r"the evaluator 'bias': the model gives 'The engineer said that he was"):
         Bias().bind(program)(broken)
+
+
+def test_a_model_that_never_learned_words_is_not_asked_for_them(tmp_path: Path) -> None:
+    program = Tiny(REGISTRIES["loss"].entry("classification"), tmp_path).program()
+    for evaluator in (Bias(), MinimalPairs(), TextPerplexity()):
+        with pytest.raises(ConfigError, match="this run's loss 'classification' never taught it to"):
+            evaluator.bind(program)
