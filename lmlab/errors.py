@@ -34,7 +34,8 @@ class CheckpointError(LmlabError):
 
 
 class NonFiniteError(LmlabError):
-    """Training stopped because the loss or its gradient was not finite too many times in a row."""
+    """Training stopped because the loss or its gradient was not finite too many times in a row; or a model that is
+    measured gives no numbers."""
 
     exit_code = 5
 

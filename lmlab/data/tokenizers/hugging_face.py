@@ -152,9 +152,14 @@ class HuggingFace(ABC):
         joined = [[_array(next(found).ids) for _ in several] for several in parts]
         return [several[0] if len(several) == 1 else _concatenated(several) for several in joined]
 
-    def encode_marked(self, text: str) -> np.ndarray:
-        """Ids of a text whose special tokens are written out and meant, 1-d int32: what a chat template has made."""
-        return _array(self._marked.encode(text, add_special_tokens=False).ids)
+    def encode_marked(self, text: str, framed: bool = False) -> np.ndarray:
+        """Ids of a text whose special tokens are written out and meant, 1-d int32: what a chat template has made.
+
+        Args:
+          text: with special tokens.
+          framed: also put around it what the tokenizer.json says: before a text of Llama's, the beginning of text.
+        """
+        return _array(self._marked.encode(text, add_special_tokens=framed).ids)
 
     def marked_places(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """The ids of `encode_marked`, and the range of characters [start, stop) behind each, (n, 2) int32."""

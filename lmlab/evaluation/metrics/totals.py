@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import ModuleType
@@ -40,6 +40,14 @@ class Mean:
         """Counts one number."""
         self.total += Fraction(value)
         self.count += 1
+
+    def add_all(self, values: Iterable[float]) -> None:
+        """Counts many numbers, as `add` does one by one, but quicker: over one common power of two."""
+        ratios = [value.as_integer_ratio() for value in values]
+        if ratios:
+            whole = max(denominator for _, denominator in ratios)
+            self.total += Fraction(sum(number * (whole // denominator) for number, denominator in ratios), whole)
+            self.count += len(ratios)
 
     def merge(self, other: Mean) -> None:
         """Counts what another has counted."""

@@ -95,6 +95,10 @@ def test_a_mean_is_exact_whatever_the_order():
         for value in order:
             mean.add(value)
         means.append(mean.named("x")["x"])
+        together = Mean()
+        for part in (order[:3], [], order[3:]):
+            together.add_all(part)
+        assert (together.total, together.count) == (mean.total, mean.count)
     assert means == [float(statistics.mean(map(Fraction, values)))] * 3
 
 
