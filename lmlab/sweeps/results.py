@@ -5,6 +5,7 @@ Nothing here needs arrays or a device, and no file of a trial can stop the readi
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import re
@@ -21,8 +22,11 @@ from lmlab.sweeps.records import Curve, curve, final_numbers, read_records, toke
 from lmlab.training.files import read_json
 from lmlab.training.metrics_file import NAME as METRICS
 
-STATUSES = ("ok", "running", "interrupted", "pending", "oom", "nan", "killed", "config", "data", "failed", "damaged")
-"""What a trial may be: as its record says, `pending` before it has one, `damaged` where it cannot be read."""
+STATUSES = (
+    "ok", "running", "left", "interrupted", "pending", "oom", "nan", "killed", "config", "data", "failed", "damaged",
+)  # fmt: skip
+"""What a trial may be: as its record says, `left` where it says `running` and the process is gone, `pending` before it
+has a record, `damaged` where that cannot be read."""
 
 FAILED = frozenset({"oom", "nan", "killed", "config", "data", "failed", "damaged"})
 
@@ -174,6 +178,8 @@ def _planned(folder: Path, planned: Mapping[str, Any]) -> Trial:
         if not (run / "trial.json").exists():
             return Trial(**plan, status="pending")
         record = _record(run / "trial.json", plan["settings"], plan["seed"])
+        if record["status"] == "running" and not _held(run / ".trial.lock"):
+            record["status"] = "left"
         return Trial(**plan, **record, records=read_records(run / METRICS))
     except (OSError, RunFolderError) as error:
         return Trial(**plan, status="damaged", message=one_line(str(error)))
@@ -202,6 +208,18 @@ def _record(path: Path, settings: Mapping[str, str], seed: int) -> dict[str, Any
         "traceback": str(traceback) if traceback else None,
         "seconds": sum(seconds) if seconds else None,
     }
+
+
+def _held(lock: Path) -> bool:
+    """Whether a living process is at work on the trial whose lock this is; writes nothing."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not take each other for a worker
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def one_line(text: str) -> str:

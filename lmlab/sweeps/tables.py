@@ -55,11 +55,11 @@ def columns(report: Report, wanted: Sequence[str]) -> tuple[Rows, list[str]]:
 
 
 def failures(report: Report) -> Rows:
-    """A row for each trial that failed, was interrupted, or cannot be read: id, variant, seed, status and why."""
+    """A row for each trial that failed, was interrupted or left, or is damaged: id, variant, seed, status and why."""
     found = []
     for variant in report.variants:
         for trial in variant.trials:
-            if trial.failed or trial.status == "interrupted":
+            if trial.failed or trial.status in ("interrupted", "left"):
                 found.append([trial.id, variant.label, str(trial.seed), trial.status, trial.message or ""])
     return found
 

@@ -1,6 +1,8 @@
 """Reading a sweep as it stands: whole, unfinished, or damaged."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -39,16 +41,34 @@ def test_a_whole_sweep_is_read_as_it_was_written(sweep):
     assert trial.configuration.kwargs["sgd.rate"] == "0.2"
 
 
-@pytest.mark.parametrize("status", ["running", "interrupted", "oom", "nan", "killed", "config", "data", "failed"])
+@pytest.mark.parametrize("status", ["interrupted", "oom", "nan", "killed", "config", "data", "failed"])
 def test_a_trial_without_a_result_is_shown_as_what_it_is(tmp_path, status):
     ids = {trial_id(RATES[1], 0): status, trial_id(RATES[2], 1): "pending"}
     make_sweep(tmp_path, RATES, (0, 1), ends_at, statuses=ids)
     found = {trial.id: trial for trial in read_results(tmp_path).trials}
     trial = found[trial_id(RATES[1], 0)]
     assert trial.status == status and trial.message == f"it ended as {status}"
-    assert trial.failed == (status not in ("running", "interrupted"))
+    assert trial.failed == (status != "interrupted")
     assert found[trial_id(RATES[2], 1)].status == "pending" and not found[trial_id(RATES[2], 1)].failed
     assert sum(one.status == "ok" for one in found.values()) == 4
+
+
+def test_a_running_trial_is_told_from_one_whose_process_is_gone(tmp_path):
+    running = trial_id(RATES[1], 0)
+    make_sweep(tmp_path, RATES, (0, 1), ends_at, statuses={running: "running"})
+
+    def status():
+        return next(trial.status for trial in read_results(tmp_path).trials if trial.id == running)
+
+    assert status() == "left"  # nobody has ever held it
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
+    lock = tmp_path / "trials" / running / ".trial.lock"
+    command = [sys.executable, "-c", hold, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        worker.stdout.readline()
+        assert status() == "running"
+        worker.kill()
+    assert status() == "left"
 
 
 @pytest.mark.parametrize(
