@@ -10,11 +10,12 @@ log/                   what the workers print
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from lmlab.errors import RunFolderError
 from lmlab.sweeps.trials import Plan
@@ -25,6 +26,8 @@ Status = Literal["ok", "running", "interrupted", "oom", "nan", "killed", "config
 FAILED = ("oom", "nan", "killed", "config", "data", "failed")
 """What a trial that was not finished ended by; it is tried again when that is asked for."""
 
+TRIES, PAUSE = 10, 0.02
+"""How often, and after how many seconds again, a lock is asked for that somebody holds."""
 _AGAIN = "Delete the file and run the sweep again: finished trials stay finished."
 
 
@@ -136,9 +139,17 @@ class SweepFolder:
         with writing(path):
             file = path.open("a")
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            yield _locked(file)
+
+
+def _locked(file: TextIO) -> bool:
+    """Takes the lock of a file; asks again, since who only looks whether somebody holds it does so for a moment."""
+    for rest in reversed(range(TRIES)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if rest:
+                time.sleep(PAUSE)
+        else:
+            return True
+    return False
