@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from lmlab.cli import configuration
 from lmlab.cli.sweep_table import Progress, setting_text
 from lmlab.cli.table import print_table
-from lmlab.errors import ConfigError
+from lmlab.errors import ConfigError, LmlabError
 
 if TYPE_CHECKING:
     from lmlab.sweeps.trials import Plan
@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
     files = [*args.files, *args.gin_files]
     found = plan(files, args.overrides, args.plugins)
     if args.dry_run:
-        _show(found)
-        return 0
+        return _show(found)
     from lmlab.sweeps.folder import SweepFolder
     from lmlab.sweeps.local import run_locally, try_again
 
@@ -63,10 +62,29 @@ def run(args: argparse.Namespace) -> int:
     return progress.finish()
 
 
-def _show(found: Plan) -> None:
+def _show(found: Plan) -> int:
+    """The trials, and what keeps some of them from being trained; 1 where there is such a thing."""
     groups = len({trial.group for trial in found.trials})
     repeated = f", {found.repeated} more settings came to the same trials" if found.repeated else ""
     rows = [[trial.id, str(trial.group), str(trial.seed), setting_text(trial.settings)] for trial in found.trials]
     print_table(rows, ("trial", "group", "seed", "setting"))
     steps = sum(trial.resolved.spec.kwargs["steps"] for trial in found.trials)
     print(f"\n{len(found.trials)} trials in {groups} groups of one compiled step each, {steps:,} steps{repeated}.")
+    problems = _problems(found)
+    for problem, trials in problems.items():
+        some = ", ".join([*trials[:3], *(["..."] if trials[3:] else [])])
+        print(f"\n{len(trials)} of them cannot be trained ({some}): {problem}")
+    return 1 if problems else 0
+
+
+def _problems(found: Plan) -> dict[str, list[str]]:
+    """What does not fit, as far as it can be said without data, and in which trials."""
+    from lmlab.training.fit import check_experiment
+
+    problems: dict[str, list[str]] = {}
+    for trial in found.trials:
+        try:
+            check_experiment(trial.resolved.build())
+        except LmlabError as error:
+            problems.setdefault(str(error).splitlines()[0], []).append(trial.id)
+    return problems

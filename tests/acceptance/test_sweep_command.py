@@ -116,6 +116,13 @@ def test_what_cannot_be_run_is_one_message(
     assert "it has no sweep.json" in capsys.readouterr().err
 
 
+def test_a_dry_run_says_what_cannot_be_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, "sweep.axes = {'experiment.loss': [@autoregressive, @mlm]}\nsgd.learning_rate = 0.1")
+    assert main(["sweep", str(file), "--dry-run"]) == 1
+    said = capsys.readouterr().out
+    assert "1 of them cannot be trained" in said and "'mlm' needs" in said
+
+
 @pytest.mark.parametrize(
     "kills", [(signal.SIGKILL,), pytest.param((signal.SIGKILL, signal.SIGINT), marks=pytest.mark.long)]
 )
