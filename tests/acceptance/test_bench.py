@@ -13,14 +13,13 @@ from lmlab.cli.main import main
 from lmlab.config import resolve
 from lmlab.evaluation.throughput import Contestant, flops_per_token, ratios, take_turns
 from lmlab.training.program import Program
+from tests.later import later
 
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 TINY = "experiment.global_batch_size = 8; experiment.seq_len = 8; {0}.layers = 2; {0}.width = 16; mesh.data = 1"
 
 
-@pytest.mark.parametrize(
-    ("file", "model"), [pytest.param("gpt_4x128", "gpt", marks=pytest.mark.long), ("lstm_2x384", "lstm")]
-)
+@pytest.mark.parametrize(("file", "model"), later([("gpt_4x128", "gpt"), ("lstm_2x384", "lstm")]))
 def test_bench_compares_with_the_programs_beside_the_file(file, model, tmp_path, capsys):
     out = tmp_path / "found.json"
     words = ["bench", str(BENCHMARKS / f"{file}.gin"), "--set", TINY.format(model), "--rounds", "2", "--steps", "2"]

@@ -79,7 +79,7 @@ def test_datasets_that_share_an_archive_fetch_it_once(tiny, capsys):
 def test_a_misspelt_name_stops_before_anything_is_fetched(tiny, capsys):
     assert main(["data", "fetch", "tiny", "brwn", *tiny]) == 2
     shown = capsys.readouterr()
-    assert "no dataset or archive named 'brwn'. Did you mean 'brown'?" in shown.err and not shown.out
+    assert "no dataset, weights or archive named 'brwn'. Did you mean 'brown'?" in shown.err and not shown.out
     assert not Path("calls").exists()
 
 

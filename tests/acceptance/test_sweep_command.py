@@ -146,6 +146,7 @@ def test_a_sweep_that_is_killed_ends_as_one_that_was_not(tmp_path: Path, kills: 
     assert all(record["status"] == "ok" for record in records(killed).values())
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_takes_one_trial_with_it(tmp_path: Path) -> None:
     file = write(tmp_path, "sweep.axes = {'sgd.learning_rate': [0.1, 0.2]}", steps=4000)
     sweep = tmp_path / "sweep"

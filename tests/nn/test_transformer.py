@@ -161,8 +161,8 @@ def assert_near(got: jax.Array, wanted: np.ndarray) -> None:
     np.testing.assert_allclose(got, wanted, atol=2e-4 * np.abs(wanted).max())
 
 
-LONG = ("sinusoidal, grouped, swiglu", "none, parallel, geglu")
-"""What `pytest -m long` looks at: the others have each option but these, and these are simple ones."""
+LONG = ("sinusoidal, grouped, swiglu", "none, parallel, geglu", "alibi, local", "relative, one head of keys, reglu")
+"""What `pytest -m long` looks at."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in OPTIONS])

@@ -12,6 +12,7 @@ from lmlab.errors import ConfigError
 from lmlab.training.fit import check_experiment
 from lmlab.training.program import Program
 from lmlab.training.replay import loss_and_gradients
+from tests.later import later
 from tests.training.conftest import assert_same_arrays
 
 B, T, D = 8, 7, 5
@@ -90,8 +91,8 @@ def alone():
 @pytest.mark.parametrize(
     "layout",
     [
-        "mesh.data = 2",
         "mesh.data = 2; experiment.microbatches = 2",
+        *later(["mesh.data = 2"]),
         "experiment.partitioner = @pmap; pmap.devices = 2; experiment.microbatches = 2",
     ],
 )

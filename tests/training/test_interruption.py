@@ -14,6 +14,7 @@ from lmlab.training.loop import train
 from lmlab.training.program import Program
 from lmlab.training.run import Run
 from lmlab.training.session import Session
+from tests.later import later
 from tests.training.conftest import assert_same_arrays, without_timing
 
 HOW = "experiment.eval_every = 4; experiment.evaluators = [@perplexity]; perplexity.batches = 1; checkpoints.every = 5"
@@ -48,9 +49,10 @@ BOTH = [(phase, signal.SIGTERM) for phase in PHASES] + [
     ("training", signal.SIGINT),
     ("waiting for data", signal.SIGINT),
 ]
+NOW = [("training", signal.SIGTERM), ("evaluation", signal.SIGTERM), ("waiting for data", signal.SIGINT)]
 
 
-@pytest.mark.parametrize(("phase", "number"), BOTH)
+@pytest.mark.parametrize(("phase", "number"), [*NOW, *later(one for one in BOTH if one not in NOW)])
 def test_a_signal_saves_the_state_and_nothing_is_lost(tiny, phase, number, monkeypatch):
     owner, name, when, how, saved = PHASES[phase]
     with monkeypatch.context() as patched:
