@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ def run_locally(folder: SweepFolder, workers: int, tell: Tell) -> None:
       Interrupted: a signal came; all trials' states are saved.
     """
     with StopSignals() as stop, ExitStack() as closing:
-        crew = _Crew(folder)
+        crew = _Crew(folder, workers)
         closing.callback(crew.dismiss)
         while True:
             records = crew.look()
@@ -45,21 +46,37 @@ def run_locally(folder: SweepFolder, workers: int, tell: Tell) -> None:
             if not crew.working and (not left or crew.satisfied):
                 return
             if not crew.satisfied:
-                crew.hire(min(workers, len(left)))
+                crew.hire(len(left))
             time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def shares(workers: int) -> list[tuple[int, ...]]:
+    """For each worker, the numbers of the processors that it has for itself; none where all take turns on all.
+
+    Workers that share all processors get into each other's way: two of them on two processors do together little more
+    than one does.
+    """
+    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    each = len(processors) // workers if workers > 1 else 0
+    return [tuple(processors[each * worker : each * (worker + 1)]) for worker in range(workers)]
 
 
 class _Crew:
     """The workers of a sweep.
 
+    Args:
+      folder: of the sweep.
+      most: how many may work at the same time.
+
     Attributes:
       satisfied: one of them has found nothing more to do.
     """
 
-    def __init__(self, folder: SweepFolder) -> None:
+    def __init__(self, folder: SweepFolder, most: int) -> None:
         self._folder = folder
+        self._shares = shares(most)
         self._ids = [trial["id"] for trial in folder.read()["trials"]]
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}  # by the number of their share
         self._hired = 0
         self._dismissed = False
         self.satisfied = False
@@ -69,19 +86,22 @@ class _Crew:
         """How many are at work."""
         return len(self._workers)
 
-    def hire(self, number: int) -> None:
-        """Starts workers until there are so many."""
-        while len(self._workers) < number:
-            path = self._folder.log / f"worker-{self._hired}.txt"
-            with path.open("ab") as log:
-                command = [sys.executable, "-m", "lmlab.sweeps.worker", str(self._folder.path)]
-                self._workers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log))
+    def hire(self, useful: int) -> None:
+        """Starts workers until there are as many as may be, or as are of use."""
+        for number, processors in enumerate(self._shares):
+            if len(self._workers) >= useful or number in self._workers:
+                continue
+            command = [sys.executable, "-m", "lmlab.sweeps.worker", str(self._folder.path), *map(str, processors)]
+            with (self._folder.log / f"worker-{self._hired}.txt").open("ab") as log:
+                self._workers[number] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
             self._hired += 1
 
     def look(self) -> dict[str, Record | None]:
         """The records of all trials, after those of workers that have died were written."""
-        for worker in [worker for worker in self._workers if worker.poll() is not None]:
-            self._workers.remove(worker)
+        for number, worker in list(self._workers.items()):
+            if worker.poll() is None:
+                continue
+            del self._workers[number]
             if worker.stdin is not None:
                 worker.stdin.close()
             if worker.returncode == 0:
@@ -93,9 +113,9 @@ class _Crew:
     def dismiss(self) -> None:
         """Has all workers save and leave, and waits for them."""
         self._dismissed = True
-        for worker in self._workers:
+        for worker in self._workers.values():
             worker.terminate()
-        for worker in self._workers:
+        for worker in self._workers.values():
             try:
                 worker.wait(GRACE)
             except subprocess.TimeoutExpired:

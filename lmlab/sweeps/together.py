@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +10,11 @@ import jax.numpy as jnp
 
 from lmlab.config import Resolved, spec_hash, with_values
 from lmlab.contracts import Spec, Value
+from lmlab.data import Data, JointData
 from lmlab.errors import LmlabError
+from lmlab.nn.functional import ModelDef
 from lmlab.specs import FrozenDict
+from lmlab.sweeps.shelf import Shelf
 from lmlab.training.loop import say
 from lmlab.training.program import Dispatch, Program, shape_of
 from lmlab.training.state import State
@@ -21,6 +24,9 @@ NUMBERS = "numbers"
 
 _MAY_DIFFER = ("model", "adapter", "loss", "optimizer", "updates", "clip_norm", "ema", "seed")
 """The parts of an experiment whose numbers decide values of a step, and no shape."""
+
+_OF_THE_MODEL = ("model", "adapter", "loss")
+"""Those of them of which the network consists: a loss may bring a head or a teacher."""
 
 
 def shape_hash(spec: Spec) -> str:
@@ -62,19 +68,31 @@ class Together:
 
     Args:
       paths: the numbers in which they differ.
+      shelf: where their data are, if other groups read them too.
 
     Attributes:
+      shelf: the data that were opened.
       compiled: how often the step was compiled.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], shelf: Shelf | None = None) -> None:
         self._paths = tuple(paths)
+        self.shelf = Shelf() if shelf is None else shelf
         self._dispatch: Dispatch | None = None
+        self._model: ModelDef[Any] | None = None
         self.compiled = 0
 
     def make(self, resolved: Resolved, **given: Any) -> Program:
         """The program of one of the trials."""
         return _Member(self, resolved, **given)
+
+    def model(self, define: Callable[[], ModelDef[Any]]) -> ModelDef[Any]:
+        """The network, defined by the first trial for all; by each for itself, where they differ in numbers of it."""
+        if any(path.startswith(_OF_THE_MODEL) for path in self._paths):
+            return define()
+        if self._model is None:
+            self._model = define()
+        return self._model
 
     def dispatch(self, member: Program) -> Dispatch:
         """The compiled step with the numbers of one of the trials."""
@@ -116,11 +134,17 @@ class Together:
 
 
 class _Member(Program):
-    """The program of a trial that shares its step with others."""
+    """The program of a trial that shares its step and its data with others."""
 
     def __init__(self, group: Together, resolved: Resolved, **given: Any) -> None:
-        super().__init__(resolved, **given)
         self._group = group
+        super().__init__(resolved, **given)
+
+    def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data | JointData:
+        return self._group.shelf.open(self, saved_tokenizer)
+
+    def _define_model(self) -> ModelDef[Any]:
+        return self._group.model(super()._define_model)
 
     def compile_dispatch(self) -> Dispatch:
         """See `Program.compile_dispatch`; where a number cannot be an input of the step, one of the trial's own."""

@@ -1,6 +1,6 @@
 """One process of a sweep: takes trials that nobody is at work on, one after the other, until there are none.
 
-    python -m lmlab.sweeps.worker FOLDER
+    python -m lmlab.sweeps.worker FOLDER [PROCESSOR ...]    # computing on these processors alone
 
 Trials of one group share their compiled programs. A lock keeps a trial for one process, and goes with the process.
 The worker ends when its standard input does, so that it does not outlive who started it.
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from lmlab.errors import ConfigError, DataError, Interrupted, LmlabError, NonFiniteError, is_out_of_memory
 from lmlab.parallel.compiling import shared_programs
 from lmlab.sweeps.folder import FAILED, Record, Status, SweepFolder
+from lmlab.sweeps.shelf import Shelf
 from lmlab.sweeps.together import Together, differing
 from lmlab.training.compilation_cache import use_compilation_cache
 from lmlab.training.loop import train
@@ -40,6 +41,7 @@ class Worker:
         self._stop = stop
         self._groups: dict[int, Together] = {}
         self._sharing = ExitStack()
+        self._shelf = Shelf()
 
     def go(self) -> None:
         """Runs what is left; Interrupted where a signal came."""
@@ -96,7 +98,9 @@ class Worker:
         if number not in self._groups:
             members = [trial["id"] for trial in self.sweep["trials"] if trial["group"] == number]
             specs = [self.folder.trial(member).resolved().spec for member in members]
-            self._groups = {number: Together(differing(specs))}  # of one group at a time: programs take memory
+            self._groups = {
+                number: Together(differing(specs), self._shelf)
+            }  # of one group at a time: programs take memory
             self._sharing.close()
             self._sharing.enter_context(shared_programs())
         return self._groups[number]
@@ -114,8 +118,10 @@ def status_of(error: Exception) -> Status:
     return next((status for kind, status in kinds if isinstance(error, kind)), "failed")
 
 
-def main(folder: str) -> int:
+def main(folder: str, *processors: str) -> int:
     """Runs what is left of a sweep; the exit code of an interruption where a signal came."""
+    if processors:  # before the compiler looks how many threads are of use
+        os.sched_setaffinity(0, map(int, processors))
     with StopSignals() as stop:
         threading.Thread(target=_end_with_the_input, daemon=True).start()
         use_compilation_cache()
@@ -136,4 +142,4 @@ def _end_with_the_input() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

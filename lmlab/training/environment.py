@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -30,7 +31,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions(),
         "git": {
-            "lmlab": git_state(Path(lmlab.__path__[0])),
+            "lmlab": _own_code(),
             "working_folder": git_state(Path.cwd()),
         },
         "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
@@ -40,9 +41,16 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def versions() -> dict[str, str | None]:
     """The versions of lmlab and of the packages that its numbers come from; None where one is not installed."""
     return {name: _version(name) for name in ("lmlab", *PACKAGES)}
+
+
+@functools.cache
+def _own_code() -> dict[str, Any] | None:
+    """The state of lmlab's repository when this process first asked: what changes there later is not what it runs."""
+    return git_state(Path(lmlab.__path__[0]))
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

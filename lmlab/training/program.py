@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Key
 
 from lmlab.config import Resolved, build, with_values
-from lmlab.contracts import Adapter, Loss, Optimizer, Partitioner, Spec, Tokenizer
+from lmlab.contracts import Adapter, Dataset, Loss, Optimizer, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
 from lmlab.nn.adapters import ADAPTER
@@ -106,15 +106,7 @@ class Program:
         """The parts of the step, and its recipe."""
         self.loss: Loss = self._loss(self.experiment.loss, "loss")
         check_together(self.experiment, self.loss, self.partitioner)
-        self.model: ModelDef[Any] = quantized(ModelDef.of(self._make_model), self.experiment.weights)
-        if self.experiment.adapter is not None:
-            if isinstance(self.model, QuantizedDef):
-                raise ConfigError(
-                    f"experiment.adapter stands beside float32, not beside experiment.weights = "
-                    f"'{self.experiment.weights}'. Train it with 'float32'; then lmlab merge, then lmlab quantize."
-                )
-            own = [path for path in self.model.shapes if not path.startswith((TEACHER, HEAD))]
-            self.model = self._part("adapter").adapt(self.model, own)
+        self.model: ModelDef[Any] = self._define_model()
         check_model(self.loss, self.experiment.loss.name, self.abstract_model, self.experiment.model.name)
         optimizer, parts = self._rule(self.experiment.optimizer, "optimizer"), self._updates()
         self.recipe = Recipe.of(self.experiment, self.model, self.loss, optimizer, parts, self.frozen)
@@ -354,6 +346,20 @@ class Program:
             dispatch, state, self.abstract_batches(width), leading=self.leading, donate=True
         )
 
+    def _define_model(self) -> ModelDef[Any]:
+        """The network without its parameters, with its integers or its adapter."""
+        model = quantized(ModelDef.of(self._make_model), self.experiment.weights)
+        if self.experiment.adapter is None:
+            return model
+        if isinstance(model, QuantizedDef):
+            raise ConfigError(
+                f"experiment.adapter stands beside float32, not beside experiment.weights = "
+                f"'{self.experiment.weights}'. Train it with 'float32'; then lmlab merge, then lmlab quantize."
+            )
+        return self._part("adapter").adapt(
+            model, [path for path in model.shapes if not path.startswith((TEACHER, HEAD))]
+        )
+
     def _make_model(self, rngs: nnx.Rngs) -> nnx.Module:
         lengths = {
             "seq_len": self.experiment.seq_len,
@@ -408,26 +414,35 @@ class Program:
         return build(getattr(self.experiment, name), self.resolved.provenance, name, **supplied)
 
     def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data | JointData:
+        return open_data(self.make_dataset(), self.make_tokenizer(), **self.reads(), saved_tokenizer=saved_tokenizer)
+
+    def make_dataset(self) -> Dataset:
+        """The dataset, of which nothing was read yet."""
+        return self._part("dataset")
+
+    def make_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer before it is fitted; None where there is none."""
+        return None if self.experiment.tokenizer is None else self._part("tokenizer")
+
+    def reads(self) -> dict[str, Any]:
+        """What rows are made of the dataset, and in which order: the arguments of `open_data` for it."""
         experiment = self.experiment
         read_by = [loss for _, loss in tasks_of(experiment.dataset, experiment.loss)]
         reads, of_loss = [reads_of(loss) for loss in read_by], [features_of(loss) for loss in read_by]
         one = len(read_by) == 1
-        return open_data(
-            self._part("dataset"),
-            None if experiment.tokenizer is None else self._part("tokenizer"),
-            seq_len=experiment.seq_len,
-            source_len=experiment.source_len,
-            packing=experiment.packing,
-            overlong=experiment.overlong,
-            unseen_label=experiment.unseen_label,
-            buckets=experiment.buckets,
-            global_batch_size=experiment.global_batch_size,
-            seed=experiment.seed,
-            max_examples=experiment.max_examples,
-            reads=reads[0] if one else reads,
-            of_loss=of_loss[0] if one else of_loss,
-            saved_tokenizer=saved_tokenizer,
-        )
+        return {
+            "seq_len": experiment.seq_len,
+            "source_len": experiment.source_len,
+            "packing": experiment.packing,
+            "overlong": experiment.overlong,
+            "unseen_label": experiment.unseen_label,
+            "buckets": experiment.buckets,
+            "global_batch_size": experiment.global_batch_size,
+            "seed": experiment.seed,
+            "max_examples": experiment.max_examples,
+            "reads": reads[0] if one else reads,
+            "of_loss": of_loss[0] if one else of_loss,
+        }
 
 
 def shape_of(batch: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
