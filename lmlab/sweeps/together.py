@@ -63,6 +63,11 @@ def differing(specs: Sequence[Spec]) -> tuple[str, ...]:
     return tuple(path for path in each[0] if len({numbers[path] for numbers in each}) > 1)
 
 
+Numbers = Mapping[str, jax.Array]
+"""By path: what a trial differs in from others of its group."""
+Step = Callable[[Numbers, State, Mapping[str, jax.Array]], tuple[State, jax.Array]]
+
+
 class Together:
     """What the trials of a group share: the program of a training step, compiled when the first of them asks for it.
 
@@ -84,7 +89,7 @@ class Together:
 
     def make(self, resolved: Resolved, **given: Any) -> Program:
         """The program of one of the trials."""
-        return _Member(self, resolved, **given)
+        return Member(self, resolved, **given)
 
     def model(self, define: Callable[[], ModelDef[Any]]) -> ModelDef[Any]:
         """The network, defined by the first trial for all; by each for itself, where they differ in numbers of it."""
@@ -94,14 +99,18 @@ class Together:
             self._model = define()
         return self._model
 
+    def numbers(self, member: Program) -> dict[str, jax.Array]:
+        """What one of the trials gives to a step that all share."""
+        own = numbers_of(member.spec)
+        return {path: jnp.asarray(own[path], _dtype(path)) for path in self._paths}
+
     def dispatch(self, member: Program) -> Dispatch:
         """The compiled step with the numbers of one of the trials."""
         if self._dispatch is None:
             self._dispatch = self._compile(member)
             self.compiled += 1
         call, names = self._dispatch.call, self._dispatch.names
-        numbers = numbers_of(member.spec)
-        held = member.partitioner.load({path: _placed(path, numbers[path]) for path in self._paths})
+        held = member.partitioner.load(self.numbers(member))
 
         def step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, jax.Array]:
             nonlocal held
@@ -112,19 +121,31 @@ class Together:
 
         return Dispatch(step, names)
 
-    def _compile(self, member: Program) -> Dispatch:
+    def step(self, member: Program) -> tuple[Step, list[str]]:
+        """The step of all trials, not compiled yet: `(numbers, state, batch) -> (state, metrics)`.
+
+        Also the names of the metrics, which are there once it was traced.
+        """
         names: list[str] = []
+
+        def step(numbers: Numbers, state: State, batch: Mapping[str, jax.Array]) -> tuple[State, jax.Array]:
+            values = {path: _number(path, value) for path, value in numbers.items()}
+            new, metrics = member.at(values).step(state, batch)
+            names[:] = metrics
+            return new, jnp.stack([jnp.stack(pair) for pair in metrics.values()])
+
+        return step, names
+
+    def _compile(self, member: Program) -> Dispatch:
+        step, names = self.step(member)
 
         def train_step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, jax.Array]:
             held = state.model_state[NUMBERS]
-            numbers = {path: _number(path, value) for path, value in held.items()}
-            new, metrics = member.at(numbers).step(_without(state), batch)
-            names[:] = metrics
-            stacked = jnp.stack([jnp.stack(pair) for pair in metrics.values()])
-            return new._replace(model_state={**new.model_state, NUMBERS: held}), stacked
+            new, metrics = step(held, _without(state), batch)
+            return new._replace(model_state={**new.model_state, NUMBERS: held}), metrics
 
         state = member.abstract_state
-        numbers = {path: _abstract(path) for path in self._paths}
+        numbers = {path: jax.ShapeDtypeStruct((), _dtype(path)) for path in self._paths}
         state = state._replace(model_state={**state.model_state, NUMBERS: numbers})
         widths = member.data.train.widths or (None,)
         compiled = {
@@ -133,40 +154,44 @@ class Together:
         return Dispatch(lambda state, batch: compiled[shape_of(batch)](state, batch), tuple(names))
 
 
-class _Member(Program):
+class Member(Program):
     """The program of a trial that shares its step and its data with others."""
 
     def __init__(self, group: Together, resolved: Resolved, **given: Any) -> None:
-        self._group = group
+        self.group = group
         super().__init__(resolved, **given)
 
     def _open_data(self, saved_tokenizer: Mapping[str, Any] | None) -> Data | JointData:
-        return self._group.shelf.open(self, saved_tokenizer)
+        return self.group.shelf.open(self, saved_tokenizer)
 
     def _define_model(self) -> ModelDef[Any]:
-        return self._group.model(super()._define_model)
+        return self.group.model(super()._define_model)
 
     def compile_dispatch(self) -> Dispatch:
         """See `Program.compile_dispatch`; where a number cannot be an input of the step, one of the trial's own."""
         if self.partitioner.axis_name is not None:
             return super().compile_dispatch()
         try:
-            return self._group.dispatch(self)
+            return self.shared_dispatch()
         except (TypeError, LmlabError) as error:  # of jax: a tracer that Python has to know the value of
             say(f"this trial's step is compiled for itself: {str(error).strip().splitlines()[0]}")
             return super().compile_dispatch()
+
+    def shared_dispatch(self) -> Dispatch:
+        """The step that it shares, with its own numbers.
+
+        Raises:
+          TypeError, LmlabError: it cannot be shared.
+        """
+        return self.group.dispatch(self)
 
 
 def _without(state: State) -> State:
     return state._replace(model_state={key: value for key, value in state.model_state.items() if key != NUMBERS})
 
 
-def _abstract(path: str) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((), jnp.uint32 if path == "seed" else jnp.float32)
-
-
-def _placed(path: str, number: float) -> jax.Array:
-    return jnp.asarray(number, _abstract(path).dtype)
+def _dtype(path: str) -> Any:
+    return jnp.uint32 if path == "seed" else jnp.float32
 
 
 def _number(path: str, value: jax.Array) -> jax.Array:

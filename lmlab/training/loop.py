@@ -60,19 +60,42 @@ def train(
     folder = RunFolder(default_folder(resolved) if run is None else Path(run))
     with ExitStack() as held:
         listening = held.enter_context(StopSignals() if stop is None else nullcontext(stop))
-        try:
-            with listening.interruptible():
-                session = _start(resolved, folder, fresh, from_step, listening, held, make)
-        except StopRequested:
-            raise Interrupted(
-                f"{listening.requested or 'a signal'} stopped the run before its first step; what was saved before is "
-                f"safe. The same command starts again: {folder.path}."
-            ) from None
+        session = begin(resolved, folder, listening, held, fresh=fresh, from_step=from_step, make=make)
         if session is None:
             return Run(folder.path)
         session.go()
         session.run.state = session.state  # no need to read it again
         return session.run
+
+
+def begin(
+    resolved: Resolved,
+    folder: RunFolder,
+    stop: StopSignals,
+    held: ExitStack,
+    *,
+    fresh: bool = False,
+    from_step: int | None = None,
+    make: Callable[..., Program] = Program,
+) -> Session | None:
+    """The session of a run before its first step; None where there is nothing left to do.
+
+    Args:
+      resolved, folder, fresh, from_step, make: see `train`.
+      stop: the signals to listen to.
+      held: closes the folder and its files when the session is over.
+
+    Raises:
+      as `train`.
+    """
+    try:
+        with stop.interruptible():
+            return _start(resolved, folder, fresh, from_step, stop, held, make)
+    except StopRequested:
+        raise Interrupted(
+            f"{stop.requested or 'a signal'} stopped the run before its first step; what was saved before is safe. "
+            f"The same command starts again: {folder.path}."
+        ) from None
 
 
 def default_folder(resolved: Resolved) -> Path:

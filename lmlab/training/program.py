@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -55,11 +55,11 @@ class Dispatch(NamedTuple):
     Attributes:
       call: `(state, batches) -> (state, metrics)`; the given state is used up. The metrics are one array, of shape
         (metrics, 2) or (steps, metrics, 2): sum and weight of each. Fetching many small arrays would cost more.
-      names: the metrics, in that order.
+      names: the metrics, in that order; known once a step was computed.
     """
 
     call: Compiled
-    names: tuple[str, ...]
+    names: Sequence[str]
 
 
 class Program:

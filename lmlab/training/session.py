@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any
 
@@ -36,6 +36,9 @@ busy, and little enough that a run that is asked to stop can stop."""
 SECONDS_BETWEEN_STATUSES = 1.0
 
 Evaluation = Callable[[State], Mapping[str, float]]
+
+Held = State | Callable[[], State]
+"""A state, or what makes it when it is asked for: the one of a run that is stepped together with others."""
 
 
 @dataclasses.dataclass
@@ -68,6 +71,8 @@ class Progress:
 class Session:
     """One session of a run: from a state at a step to the end, or to where it is stopped.
 
+    Several sessions can take turns in one process: see `turns`.
+
     Args:
       run: the run, its folder made.
       state: the state to go on from, in the partitioner's layout; the session uses it up.
@@ -88,7 +93,7 @@ class Session:
         stop: StopSignals,
     ) -> None:
         self.run = run
-        self.state = state
+        self._held: Held = state
         self.progress = progress
         self.dispatch = dispatch
         self.checkpoints = checkpoints
@@ -109,8 +114,26 @@ class Session:
         self._began_at = progress.step
         self._last_save = self._last_status = time.monotonic()
 
+    @property
+    def state(self) -> State:
+        """Where the run stands."""
+        if not isinstance(self._held, State):
+            self._held = self._held()
+        return self._held
+
     def go(self) -> None:
         """Trains to the end, or until a signal comes; the state is saved either way.
+
+        Raises:
+          as `turns`.
+        """
+        for _ in self.turns():
+            pass
+
+    def turns(self) -> Iterator[Mapping[str, Any]]:
+        """Does what `go` does, in pieces: stops before each dispatch, with the batch that it will read.
+
+        What the dispatch then gives as the new state may be a function that makes it, for who steps many runs at once.
 
         Raises:
           Interrupted: a signal came.
@@ -122,7 +145,7 @@ class Session:
                 self._open_writers(closing)
                 batches = self._batches()
                 closing.callback(self._close_batches, batches)
-                self._loop(batches)
+                yield from self._loop(batches)
             self.checkpoints.wait()
         except StopRequested:
             self._stopping = True
@@ -137,7 +160,7 @@ class Session:
 
     # --- The fixed order --------------------------------------------------------------------------------------
 
-    def _loop(self, batches: Any) -> None:
+    def _loop(self, batches: Any) -> Iterator[Mapping[str, Any]]:
         self._call_hooks()  # those that a signal kept from running before the state was saved
         self._stopwatch = Stopwatch()
         while True:
@@ -147,6 +170,7 @@ class Session:
                 return
             with self._stopwatch.waiting(), self._interruptible():
                 batch = next(batches)
+            yield batch
             self._dispatch(batch)
             self._record_if_due()
             self._call_hooks()
@@ -154,7 +178,7 @@ class Session:
     def _dispatch(self, batch: Any) -> None:
         self._intact = False  # from here the old state is given up, until the new one is assigned
         with jax.transfer_guard("disallow"):
-            self.state, metrics = self.dispatch.call(self.state, batch)
+            self._held, metrics = self.dispatch.call(self._held, batch)
         self._intact = True
         self._pending.append((self.progress.step, metrics))
         self.progress.step += self.experiment.steps_per_dispatch

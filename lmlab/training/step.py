@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,8 @@ Batch = Mapping[str, Array]
 Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """By name: (sum, weight). Add over steps and divide once; a weight of 0 means that there is nothing to report."""
 Step = Callable[[State, Batch], tuple[State, Metrics]]
+Given = TypeVar("Given")
+"""What a step gives beside the state: metrics in one form or another."""
 
 
 @dataclass(frozen=True)
@@ -190,13 +192,13 @@ def _counting(recipe: Recipe, axis_name: str | None) -> Step:
     return step
 
 
-def many_steps(step: Step) -> Step:
+def many_steps(step: Callable[[State, Batch], tuple[State, Given]]) -> Callable[[State, Batch], tuple[State, Given]]:
     """Several steps in one program, for models that are dispatch-bound.
 
     The leaves of the batch and of the metrics have the steps as their first axis.
     """
 
-    def steps(state: State, batches: Batch) -> tuple[State, Metrics]:
+    def steps(state: State, batches: Batch) -> tuple[State, Given]:
         return jax.lax.scan(step, state, batches)
 
     return steps
