@@ -99,6 +99,8 @@ class SweepFolder:
                 "baseline": plan.baseline,
                 "seeds": sorted({trial.seed for trial in plan.trials}),
                 "fail_after": plan.sweep.fail_after,
+                "strategy": plan.sweep.strategy,
+                "population": plan.sweep.population,
                 "trials": [
                     {"id": trial.id, "settings": trial.settings, "seed": trial.seed, "group": trial.group}
                     for trial in plan.trials

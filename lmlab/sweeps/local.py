@@ -124,17 +124,18 @@ class _Crew:
         self.look()
 
     def _bury(self, worker: subprocess.Popen[bytes]) -> None:
-        """Writes what became of the trial that a dead worker was at."""
+        """Writes what became of the trials that a dead worker was at."""
         how = f"signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
-        for trial in self._ids:
-            record = self._folder.record(trial)
-            if record is not None and record.status == "running" and record.process == worker.pid:
-                record.status, record.message = "killed", f"its process ended by {how}; see {self._folder.log}."
-                record.attempts[-1] |= {"status": "killed"}
-                self._folder.write_record(record)
-                return
-        # It died at no trial: another one would, too.
-        raise RunFolderError(f"a worker of the sweep ended by {how} before its first trial; see {self._folder.log}.")
+        records = [self._folder.record(trial) for trial in self._ids]
+        its = [one for one in records if one is not None and one.status == "running" and one.process == worker.pid]
+        for record in its:
+            record.status, record.message = "killed", f"its process ended by {how}; see {self._folder.log}."
+            record.attempts[-1] |= {"status": "killed"}
+            self._folder.write_record(record)
+        if not its:  # it died at no trial: another one would, too
+            raise RunFolderError(
+                f"a worker of the sweep ended by {how} before its first trial; see {self._folder.log}."
+            )
 
 
 def try_again(folder: SweepFolder) -> int:

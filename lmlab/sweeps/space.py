@@ -68,7 +68,11 @@ class Sweep(Space):
       chain: further spaces, whose settings come after these.
       seeds: of the experiment; none: only its own.
       fail_after: start no further trial when so many have failed (None: go on with the others).
-      workers: processes that train at the same time.
+      workers: processes that train at the same time; on a CPU each has its own processors.
+      strategy: how a process trains trials that differ in numbers alone: one after the other (`sequential`), several
+        that take turns after each step (`interleaved`), or several at once by one program over a new leading axis
+        (`vmap`).
+      population: most trials that a process trains at a time, with `interleaved` and `vmap`.
       together: train trials that differ in numbers alone by one compiled program.
     """
 
@@ -76,6 +80,8 @@ class Sweep(Space):
     seeds: tuple[Seed, ...] = ()
     fail_after: Count | None = None
     workers: Count = 1
+    strategy: Literal["sequential", "interleaved", "vmap"] = "sequential"
+    population: Count = 8
     together: bool = True
 
 

@@ -1,30 +1,50 @@
-"""One process of a sweep: takes trials that nobody is at work on, one after the other, until there are none.
+"""One process of a sweep: takes trials that nobody is at work on, one or several at a time, until there are none.
 
     python -m lmlab.sweeps.worker FOLDER [PROCESSOR ...]    # computing on these processors alone
 
-Trials of one group share their compiled programs. A lock keeps a trial for one process, and goes with the process.
+Trials of one group share what they read and their compiled programs. A lock keeps a trial for one process, and goes
+with the process.
 The worker ends when its standard input does, so that it does not outlive who started it.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from lmlab.errors import ConfigError, DataError, Interrupted, LmlabError, NonFiniteError, is_out_of_memory
 from lmlab.parallel.compiling import shared_programs
 from lmlab.sweeps.folder import FAILED, Record, Status, SweepFolder
+from lmlab.sweeps.population import Lanes, take_turns
 from lmlab.sweeps.shelf import Shelf
 from lmlab.sweeps.together import Together, differing
 from lmlab.training.compilation_cache import use_compilation_cache
-from lmlab.training.loop import train
+from lmlab.training.loop import begin
+from lmlab.training.program import Program
+from lmlab.training.session import Session
 from lmlab.training.signals import StopSignals, leave
+
+Trial = dict[str, Any]
+"""What sweep.json has of a trial."""
+
+
+@dataclass
+class _Attempt:
+    """A trial at work: its record, what to close after it, and when it began."""
+
+    record: Record
+    held: ExitStack = field(default_factory=ExitStack)
+    started: float = field(default_factory=time.monotonic)
 
 
 class Worker:
@@ -45,14 +65,23 @@ class Worker:
 
     def go(self) -> None:
         """Runs what is left; Interrupted where a signal came."""
-        for trial in self.sweep["trials"]:
+        for portion in self._portions():
             if self._stop.requested or self._too_many_failed():
                 break
-            with self.folder.claimed(trial["id"]) as mine:
-                if mine and self._left(trial["id"]):
-                    self._run(trial)
+            with ExitStack() as claims:
+                free = [trial for trial in portion if claims.enter_context(self.folder.claimed(trial["id"]))]
+                left = [trial for trial in free if self._left(trial["id"])]
+                if left:
+                    self._run(left)
         if self._stop.requested:
             raise Interrupted(f"{self._stop.requested} stopped the sweep; the same command goes on.")
+
+    def _portions(self) -> Iterator[list[Trial]]:
+        """The trials that this process trains at the same time: of one group, and no more than were asked for."""
+        most = 1 if self.sweep["strategy"] == "sequential" else self.sweep["population"]
+        for _, group in itertools.groupby(self.sweep["trials"], lambda trial: trial["group"]):
+            members = list(group)
+            yield from (members[first : first + most] for first in range(0, len(members), most))
 
     def _left(self, trial: str) -> bool:
         record = self.folder.record(trial)
@@ -65,32 +94,56 @@ class Worker:
         records = (self.folder.record(trial["id"]) for trial in self.sweep["trials"])
         return sum(record is not None and record.status in FAILED for record in records) >= most
 
-    def _run(self, trial: dict[str, object]) -> None:
-        """One trial, and its record."""
-        record = self._begun(trial)
-        started = time.monotonic()
-        print(f"--- trial {record.id}: {record.settings} seed {record.seed}", flush=True)
+    def _run(self, trials: Sequence[Trial]) -> None:
+        """Trials of one group, and their records."""
+        begun = {trial["id"]: _Attempt(self._begun(trial)) for trial in trials}
+        group = self._group(trials[0]["group"])
+        at_once = self.sweep["strategy"] == "vmap" and len(trials) > 1
+        lanes = Lanes(group, len(trials))
+        sessions: dict[str, Session] = {}
+        for name, attempt in begun.items():
+            try:
+                session = self._begin(name, attempt.held, lanes.make if at_once else group.make)
+            except Exception as error:
+                self._end(attempt, error)
+            else:
+                if session is None:
+                    self._end(attempt, None)
+                else:
+                    sessions[name] = session
         try:
-            resolved = self.folder.trial(record.id).resolved()
-            group = self._group(int(trial["group"]))  # type: ignore[call-overload]
-            train(resolved, self.folder.trial(record.id).path, stop=self._stop, make=group.make)
-            record.status, record.message, record.traceback = "ok", None, None
-        except Interrupted as error:
+            for name, outcome in lanes.train(sessions) if at_once else take_turns(sessions):
+                self._end(begun.pop(name), outcome)
+        except Exception as error:  # of what they have in common: no session's own
+            for name in sessions.keys() & begun.keys():
+                self._end(begun[name], error)
+
+    def _begin(self, trial: str, held: ExitStack, make: Callable[..., Program]) -> Session | None:
+        folder = self.folder.trial(trial)
+        return begin(folder.resolved(), folder, self._stop, held, make=make)
+
+    def _end(self, attempt: _Attempt, error: Exception | None) -> None:
+        """Writes how a trial ended, and closes its files."""
+        attempt.held.close()
+        record = attempt.record
+        record.status, record.message, record.traceback = "ok", None, None
+        if isinstance(error, Interrupted):
             record.status, record.message = "interrupted", str(error)
-        except Exception as error:
+        elif error is not None:
             record.status, record.message = status_of(error), str(error).strip()
-            record.traceback = traceback.format_exc()
+            record.traceback = "".join(traceback.format_exception(error))
             print(record.traceback, flush=True)
-        record.attempts[-1] |= {"seconds": time.monotonic() - started, "status": record.status}
+        record.attempts[-1] |= {"seconds": time.monotonic() - attempt.started, "status": record.status}
         self.folder.write_record(record)
 
-    def _begun(self, trial: dict[str, object]) -> Record:
-        found = self.folder.record(str(trial["id"]))
-        record = found or Record(trial["id"], self.sweep["name"], trial["settings"], trial["seed"])  # type: ignore[arg-type]
+    def _begun(self, trial: Trial) -> Record:
+        found = self.folder.record(trial["id"])
+        record = found or Record(trial["id"], self.sweep["name"], trial["settings"], trial["seed"])
         record.status, record.process = "running", os.getpid()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         record.attempts.append({"started": now, "seconds": None, "status": "running"})
         self.folder.write_record(record)
+        print(f"--- trial {record.id}: {record.settings} seed {record.seed}", flush=True)
         return record
 
     def _group(self, number: int) -> Together:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -93,6 +94,24 @@ def test_trials_are_run_once_and_what_failed_is_said(tmp_path: Path, capsys: pyt
     assert main(["sweep", str(file), "--folder", str(sweep), "--retry", "--set", "sweep.fail_after = 1"]) == 1
     again = sorted(len(record["attempts"]) for record in records(sweep).values())
     assert again == [1, 1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("strategy", ["interleaved", "vmap"])
+def test_each_strategy_ends_where_the_others_do(tmp_path: Path, strategy: str) -> None:
+    text = "sweep.axes = {'sgd.learning_rate': [0.1, 3e38, 0.3]}\nsweep.seeds = [0, 1]\nsgd.momentum = 0.9\n"
+    file = write(tmp_path, text, steps=6)
+    one, other = tmp_path / "sequential", tmp_path / strategy
+    how = ["--set", f"sweep.strategy = '{strategy}'", "--set", "sweep.population = 4"]
+    assert main(["sweep", str(file), "--folder", str(one)]) == 1
+    assert main(["sweep", str(file), "--folder", str(other), *how]) == 1
+    assert records(one).keys() == records(other).keys()
+    for trial, record in records(one).items():
+        assert record["status"] == records(other)[trial]["status"]
+        here, there = ([math.nan if x is None else x for x in losses(sweep)[trial]] for sweep in (one, other))
+        assert there == pytest.approx(here, rel=1e-5, nan_ok=True)
+    assert sorted(record["status"] for record in records(one).values()) == ["nan"] * 2 + ["ok"] * 4
+    said = (other / "log" / "worker-0.txt").read_text()
+    assert "compiled for itself" not in said
 
 
 @pytest.mark.parametrize(
