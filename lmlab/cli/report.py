@@ -108,7 +108,7 @@ def _show(report: Report) -> None:
         print_table(tables.effects(report), ("axis", "value", report.metric, "over"))
     if failed := tables.failures(report):
         print()
-        print_heading("Failed")
+        print_heading("Not finished")
         print_table(failed, ("trial", "variant", "seed", "status", "why"))
     if changed := tables.changes(report):
         print()

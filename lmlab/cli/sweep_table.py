@@ -51,11 +51,11 @@ class Progress:
             print(f"\r\x1b[K{self._summary()}", end="", file=sys.stderr, flush=True)
 
     def finish(self) -> int:
-        """Says what came of the sweep; 0 where all trials are finished, else 1."""
+        """Says what came of the sweep; 0 where all trials are finished or were let go of, else 1."""
         if sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr)
         print(f"{self._summary()}: {self._folder.path}", flush=True)
-        return int(any(record is None or record.status != "ok" for record in self._records.values()))
+        return int(any(record is None or record.status not in ("ok", "pruned") for record in self._records.values()))
 
     @property
     def _ended(self) -> int:

@@ -37,7 +37,8 @@ _COLOURS = (
     "#4d4d4d",
     "#b2a500",
 )
-_STATUS = {"ok": "#0072b2", "running": "#e69f00", "interrupted": "#e69f00", "pending": "#bbbbbb"}
+_STATUS = {"ok": "#0072b2", "running": "#e69f00", "waiting": "#e69f00", "interrupted": "#e69f00", "pending": "#bbbbbb",
+           "pruned": "#999999"}  # fmt: skip
 _FAILED = "#c0392b"
 _SCALE = (
     (0.0, (68, 1, 84)),

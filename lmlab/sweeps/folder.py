@@ -22,7 +22,9 @@ from lmlab.sweeps.trials import Plan
 from lmlab.training.files import read_json, replace_json, writing
 from lmlab.training.run_folder import RunFolder
 
-Status = Literal["ok", "running", "interrupted", "oom", "nan", "killed", "config", "data", "failed"]
+Status = Literal[
+    "ok", "pruned", "running", "waiting", "interrupted", "oom", "nan", "killed", "config", "data", "failed"
+]
 FAILED = ("oom", "nan", "killed", "config", "data", "failed")
 """What a trial that was not finished ended by; it is tried again when that is asked for."""
 
@@ -36,7 +38,8 @@ class Record:
     """What became of a trial.
 
     Attributes:
-      status: `interrupted` and a `running` of which the process is gone are gone on with.
+      status: `interrupted` and a `running` of which the process is gone are gone on with; `waiting` is at a rung of
+        `halving`, and `pruned` was let go of there.
       message, traceback: of a failure.
       process: id of the process that is, or was last, at work.
       attempts: of each session: when it started, its seconds, and how it ended.
@@ -54,8 +57,8 @@ class Record:
 
     @property
     def ended(self) -> bool:
-        """Whether the trial is finished or has failed."""
-        return self.status == "ok" or self.status in FAILED
+        """Whether the trial is finished, was let go of or has failed."""
+        return self.status in ("ok", "pruned") or self.status in FAILED
 
 
 class SweepFolder:
@@ -101,6 +104,7 @@ class SweepFolder:
                 "fail_after": plan.sweep.fail_after,
                 "strategy": plan.sweep.strategy,
                 "population": plan.sweep.population,
+                "halving": None if plan.halving is None else asdict(plan.halving),
                 "trials": [
                     {"id": trial.id, "settings": trial.settings, "seed": trial.seed, "group": trial.group}
                     for trial in plan.trials

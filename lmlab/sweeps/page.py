@@ -70,7 +70,7 @@ def _body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
         yield f"<h2>{_text(picture.title)}</h2>\n<p class='note'>{_text(picture.note)}</p>"
         yield f"<div id='figure{place}'></div>"
     if failed := tables.failures(report):
-        yield "<h2>Failed</h2>" + _table(("trial", "variant", "seed", "status", "why"), failed)
+        yield "<h2>Not finished</h2>" + _table(("trial", "variant", "seed", "status", "why"), failed)
         yield from _tracebacks(report)
     if changed := tables.changes(report):
         yield "<h2>Changes from the baseline</h2>" + _table(("variant", "what", "baseline", "variant"), changed)

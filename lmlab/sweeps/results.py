@@ -23,7 +23,8 @@ from lmlab.training.files import read_json
 from lmlab.training.metrics_file import NAME as METRICS
 
 STATUSES = (
-    "ok", "running", "left", "interrupted", "pending", "oom", "nan", "killed", "config", "data", "failed", "damaged",
+    "ok", "pruned", "running", "waiting", "left", "interrupted", "pending", "oom", "nan", "killed", "config", "data",
+    "failed", "damaged",
 )  # fmt: skip
 """What a trial may be: as its record says, `left` where it says `running` and the process is gone, `pending` before it
 has a record, `damaged` where that cannot be read."""

@@ -16,6 +16,7 @@ from lmlab.errors import ConfigError
 from lmlab.ranges import Count, Seed
 from lmlab.registry import settings
 from lmlab.specs import Written
+from lmlab.sweeps.halving import Halving
 
 SEED = "experiment.seed"
 """The key that seeds bind; no axis."""
@@ -74,6 +75,7 @@ class Sweep(Space):
         (`vmap`).
       population: most trials that a process trains at a time, with `interleaved` and `vmap`.
       together: train trials that differ in numbers alone by one compiled program.
+      halving: lets settings go that are behind: @halving(); None: all are trained to the end.
     """
 
     chain: tuple[Annotated[Spec, Space], ...] = ()
@@ -83,6 +85,7 @@ class Sweep(Space):
     strategy: Literal["sequential", "interleaved", "vmap"] = "sequential"
     population: Count = 8
     together: bool = True
+    halving: Annotated[Spec, Halving] | None = None
 
 
 def settings_of(space: Space) -> list[Settings]:

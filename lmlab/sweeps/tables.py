@@ -55,11 +55,11 @@ def columns(report: Report, wanted: Sequence[str]) -> tuple[Rows, list[str]]:
 
 
 def failures(report: Report) -> Rows:
-    """A row for each trial that failed, was interrupted or left, or is damaged: id, variant, seed, status and why."""
+    """A row for each trial that was not finished and is not at work: id, variant, seed, status and why."""
     found = []
     for variant in report.variants:
         for trial in variant.trials:
-            if trial.failed or trial.status in ("interrupted", "left"):
+            if trial.failed or trial.status in ("interrupted", "left", "pruned"):
                 found.append([trial.id, variant.label, str(trial.seed), trial.status, trial.message or ""])
     return found
 
@@ -210,7 +210,7 @@ def _row(report: Report, variant: Variant) -> list[str]:
 
 def _others(report: Report) -> Iterable[tuple[str, Sequence[str], Rows]]:
     yield "Main effects", ("axis", "value", report.metric, "over"), effects(report)
-    yield "Failed", ("trial", "variant", "seed", "status", "why"), failures(report)
+    yield "Not finished", ("trial", "variant", "seed", "status", "why"), failures(report)
     yield "Changes from the baseline", ("variant", "what", "baseline", "variant"), changes(report)
 
 

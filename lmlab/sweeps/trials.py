@@ -9,10 +9,11 @@ from pathlib import Path
 
 from lmlab.config import Resolved, build, resolve, resolve_variants
 from lmlab.errors import ConfigError
+from lmlab.sweeps.halving import Halving
 from lmlab.sweeps.space import SEED, Settings, Space, Sweep, settings_of
 from lmlab.sweeps.together import shape_hash
 
-ROOTS = ("sweep", "space")
+ROOTS = ("sweep", "space", "halving")
 """The components of a sweep's file that are no part of the experiment."""
 
 
@@ -47,6 +48,7 @@ class Plan:
       sweep: how it is to be run.
       axes: the keys of all axes.
       baseline: what an ablation compares with; None of other sweeps.
+      halving: when some are let go of; None: all are trained to the end.
       trials: in the order in which they are run; no two are the same.
       repeated: how many more settings came to a trial that was there already.
     """
@@ -55,6 +57,7 @@ class Plan:
     sweep: Sweep
     axes: tuple[str, ...]
     baseline: Settings | None
+    halving: Halving | None
     trials: tuple[Trial, ...]
     repeated: int
 
@@ -87,7 +90,10 @@ def plan(files: Sequence[str], overrides: Sequence[str], plugins: Sequence[str])
         trials.setdefault(variant.resolved.hash, Trial(own, spec.kwargs["seed"], group, variant.resolved))
     baseline = next(iter(trials.values())).settings if sweep.combine == "ablate" else None
     ordered = sorted(trials.values(), key=lambda trial: trial.group)
-    return Plan(Path(files[0]).stem, sweep, axes, baseline, tuple(ordered), len(bound) - len(trials))
+    halving = None if sweep.halving is None else build(sweep.halving)
+    if halving is not None:
+        halving.check(trial.resolved.spec for trial in ordered)
+    return Plan(Path(files[0]).stem, sweep, axes, baseline, halving, tuple(ordered), len(bound) - len(trials))
 
 
 def _check_axes(axes: Sequence[str], used: Sequence[tuple[set[str], set[str]]]) -> None:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from lmlab.errors import ConfigError, DataError, Interrupted, LmlabError, NonFin
 from lmlab.parallel.compiling import shared_programs
 from lmlab.sweeps.folder import FAILED, Record, Status, SweepFolder
 from lmlab.sweeps.population import Lanes, take_turns
+from lmlab.sweeps.race import Race
 from lmlab.sweeps.shelf import Shelf
 from lmlab.sweeps.together import Together, differing
 from lmlab.training.compilation_cache import use_compilation_cache
@@ -34,15 +35,19 @@ from lmlab.training.program import Program
 from lmlab.training.session import Session
 from lmlab.training.signals import StopSignals, leave
 
-Trial = dict[str, Any]
+Trial = Mapping[str, Any]
 """What sweep.json has of a trial."""
+
+SECONDS_BETWEEN_LOOKS = 0.3
+"""Of one who waits at a rung for others."""
 
 
 @dataclass
 class _Attempt:
-    """A trial at work: its record, what to close after it, and when it began."""
+    """A trial at work: its record, the rung that it is on the way to, what to close after it, and when it began."""
 
     record: Record
+    rung: int | None
     held: ExitStack = field(default_factory=ExitStack)
     started: float = field(default_factory=time.monotonic)
 
@@ -65,27 +70,56 @@ class Worker:
 
     def go(self) -> None:
         """Runs what is left; Interrupted where a signal came."""
-        for portion in self._portions():
-            if self._stop.requested or self._too_many_failed():
+        trials, race = self.sweep["trials"], Race(self.folder, self.sweep["halving"])
+        for rung in race.rungs:
+            self._train(trials, rung, race)
+            if self._over():
                 break
-            with ExitStack() as claims:
-                free = [trial for trial in portion if claims.enter_context(self.folder.claimed(trial["id"]))]
-                left = [trial for trial in free if self._left(trial["id"])]
-                if left:
-                    self._run(left)
+            if rung is not None:
+                trials = self._without_the_last(trials, rung, race)
         if self._stop.requested:
             raise Interrupted(f"{self._stop.requested} stopped the sweep; the same command goes on.")
 
-    def _portions(self) -> Iterator[list[Trial]]:
+    def _train(self, trials: Sequence[Trial], rung: int | None, race: Race) -> None:
+        """Trains what is left until a rung, or the end; before it returns, others have come to the rung too."""
+        while True:
+            for portion in self._portions(trials):
+                if self._over():
+                    return
+                with ExitStack() as claims:
+                    free = [trial for trial in portion if claims.enter_context(self.folder.claimed(trial["id"]))]
+                    left = [trial for trial in free if self._left(trial["id"])]
+                    left = [trial for trial in left if rung is None or not race.reached(trial, rung)]
+                    if left:
+                        self._run(left, rung)
+            if rung is None or self._over() or not race.undecided(trials, rung):
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _without_the_last(self, trials: Sequence[Trial], rung: int, race: Race) -> list[Trial]:
+        """Those that go on from a rung; the others are written to have ended there."""
+        going_on = race.going_on(trials, rung)
+        for trial in trials:
+            if trial not in going_on:
+                with self.folder.claimed(trial["id"]) as mine:
+                    if mine:
+                        race.let_go(trial, rung)
+        return going_on
+
+    def _portions(self, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
         """The trials that this process trains at the same time: of one group, and no more than were asked for."""
         most = 1 if self.sweep["strategy"] == "sequential" else self.sweep["population"]
-        for _, group in itertools.groupby(self.sweep["trials"], lambda trial: trial["group"]):
+        for _, group in itertools.groupby(trials, lambda trial: trial["group"]):
             members = list(group)
             yield from (members[first : first + most] for first in range(0, len(members), most))
 
     def _left(self, trial: str) -> bool:
         record = self.folder.record(trial)
         return record is None or not record.ended
+
+    def _over(self) -> bool:
+        """Whether no further trial is to be started."""
+        return self._stop.requested is not None or self._too_many_failed()
 
     def _too_many_failed(self) -> bool:
         most = self.sweep["fail_after"]
@@ -94,16 +128,16 @@ class Worker:
         records = (self.folder.record(trial["id"]) for trial in self.sweep["trials"])
         return sum(record is not None and record.status in FAILED for record in records) >= most
 
-    def _run(self, trials: Sequence[Trial]) -> None:
-        """Trials of one group, and their records."""
-        begun = {trial["id"]: _Attempt(self._begun(trial)) for trial in trials}
+    def _run(self, trials: Sequence[Trial], rung: int | None) -> None:
+        """Trials of one group until a rung, or the end; and their records."""
+        begun = {trial["id"]: _Attempt(self._begun(trial), rung) for trial in trials}
         group = self._group(trials[0]["group"])
         at_once = self.sweep["strategy"] == "vmap" and len(trials) > 1
         lanes = Lanes(group, len(trials))
         sessions: dict[str, Session] = {}
         for name, attempt in begun.items():
             try:
-                session = self._begin(name, attempt.held, lanes.make if at_once else group.make)
+                session = self._begin(name, attempt, lanes.make if at_once else group.make)
             except Exception as error:
                 self._end(attempt, error)
             else:
@@ -118,15 +152,15 @@ class Worker:
             for name in sessions.keys() & begun.keys():
                 self._end(begun[name], error)
 
-    def _begin(self, trial: str, held: ExitStack, make: Callable[..., Program]) -> Session | None:
+    def _begin(self, trial: str, attempt: _Attempt, make: Callable[..., Program]) -> Session | None:
         folder = self.folder.trial(trial)
-        return begin(folder.resolved(), folder, self._stop, held, make=make)
+        return begin(folder.resolved(), folder, self._stop, attempt.held, until=attempt.rung, make=make)
 
     def _end(self, attempt: _Attempt, error: Exception | None) -> None:
         """Writes how a trial ended, and closes its files."""
         attempt.held.close()
         record = attempt.record
-        record.status, record.message, record.traceback = "ok", None, None
+        record.status, record.message, record.traceback = "ok" if attempt.rung is None else "waiting", None, None
         if isinstance(error, Interrupted):
             record.status, record.message = "interrupted", str(error)
         elif error is not None:

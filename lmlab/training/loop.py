@@ -76,12 +76,14 @@ def begin(
     *,
     fresh: bool = False,
     from_step: int | None = None,
+    until: int | None = None,
     make: Callable[..., Program] = Program,
 ) -> Session | None:
     """The session of a run before its first step; None where there is nothing left to do.
 
     Args:
       resolved, folder, fresh, from_step, make: see `train`.
+      until: leave the run at this step, as experiment.stop_at does, which is not written into its configuration.
       stop: the signals to listen to.
       held: closes the folder and its files when the session is over.
 
@@ -90,12 +92,15 @@ def begin(
     """
     try:
         with stop.interruptible():
-            return _start(resolved, folder, fresh, from_step, stop, held, make)
+            session = _start(resolved, folder, fresh, from_step, until, stop, held, make)
     except StopRequested:
         raise Interrupted(
             f"{stop.requested or 'a signal'} stopped the run before its first step; what was saved before is safe. "
             f"The same command starts again: {folder.path}."
         ) from None
+    if session is not None and until is not None:
+        session.end = min(session.end, until)
+    return session
 
 
 def default_folder(resolved: Resolved) -> Path:
@@ -116,6 +121,7 @@ def _start(
     folder: RunFolder,
     fresh: bool,
     from_step: int | None,
+    until: int | None,
     stop: StopSignals,
     held: ExitStack,
     make: Callable[..., Program],
@@ -128,7 +134,7 @@ def _start(
     resuming = folder.exists()
     if resuming:
         folder.refuse_another(resolved.spec)
-        if from_step is None and _nothing_left(folder, resolved):
+        if from_step is None and _nothing_left(folder, resolved, until):
             return None
     elif from_step is not None:
         raise CheckpointError(f"--from-step {from_step}: there is no run in {folder.path}.")
@@ -179,9 +185,11 @@ def _make_way(folder: RunFolder) -> None:
         say(f"{folder.path}: the old run is kept as {keep_old(folder.path)}")
 
 
-def _nothing_left(folder: RunFolder, resolved: Resolved) -> bool:
+def _nothing_left(folder: RunFolder, resolved: Resolved, until: int | None) -> bool:
     status = folder.status()
     step, steps, stop_at = status.get("step", 0), resolved.spec.kwargs["steps"], resolved.spec.kwargs["stop_at"]
+    if until is not None and step >= until:
+        return True
     if status.get("state") == "finished":
         say(f"{folder.path}: this run is finished (step {step} of {steps}). To run it again: --fresh, or --run DIR")
         return True
