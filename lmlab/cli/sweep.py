@@ -1,6 +1,7 @@
 """Run every trial of a sweep. The same command again goes on with what is left; finished trials are never run twice.
 
 lmlab sweep experiments/ablations/positions.gin --dry-run    # the trials, and how many programs they need
+lmlab sweep experiments/ablations/positions.gin --dry-run --measure    # and how long they take
 lmlab sweep experiments/ablations/positions.gin
 lmlab sweep experiments/ablations/positions.gin --retry      # those too that have failed
 
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lmlab.cli import configuration
@@ -25,6 +28,8 @@ from lmlab.cli.table import print_table
 from lmlab.errors import ConfigError, LmlabError
 
 if TYPE_CHECKING:
+    from lmlab.sweeps.choosing import Choice
+    from lmlab.sweeps.folder import SweepFolder
     from lmlab.sweeps.trials import Plan
 
 RUNS = Path("runs")
@@ -35,9 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     configuration.add_arguments(parser)
     parser.add_argument("--folder", metavar="DIR", help="the sweep's folder (default: runs/ and the first file's name)")
     parser.add_argument("--dry-run", action="store_true", help="show the trials, and run none")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="with --dry-run: time a few steps of each group, and say how long the sweep takes",
+    )
     parser.add_argument("--retry", action="store_true", help="try trials again that have failed")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that train at the same time (default: "
-                        "sweep.workers)")  # fmt: skip
+                        "sweep.workers, and where that is unset what a few steps say)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     files = [*args.files, *args.gin_files]
     found = plan(files, args.overrides, args.plugins)
     if args.dry_run:
-        return _show(found)
+        return _show(found, args.measure)
+    if args.measure:
+        raise ConfigError("--measure is of --dry-run: say that too, and nothing is trained.")
     from lmlab.sweeps.folder import SweepFolder
     from lmlab.sweeps.local import run_locally, try_again
 
@@ -57,13 +69,33 @@ def run(args: argparse.Namespace) -> int:
     folder.write(found)
     if args.retry:
         print(f"{try_again(folder)} trials that had failed are tried again.", file=sys.stderr)
-    progress = Progress(folder, found.sweep.workers if args.workers is None else args.workers, time.monotonic)
-    run_locally(folder, progress.workers, progress)
+    choice = _choose(found, folder, args.workers)
+    folder.write(found, choice.strategy)
+    progress = Progress(folder, choice.workers, time.monotonic)
+    run_locally(folder, choice.workers, progress)
     return progress.finish()
 
 
-def _show(found: Plan) -> int:
-    """The trials, and what keeps some of them from being trained; 1 where there is such a thing."""
+def _choose(found: Plan, folder: SweepFolder, told: int | None) -> Choice:
+    """How the trials are trained: as was told, and else as a few steps say."""
+    from lmlab.sweeps.choosing import Choice, choose
+
+    sweep = found.sweep
+    workers = sweep.workers if told is None else told
+    if workers is not None:
+        return Choice(workers, "sequential" if sweep.strategy == "auto" else sweep.strategy)
+    if sweep.strategy != "auto":
+        return Choice(1, sweep.strategy)
+    records = {trial.id: folder.record(trial.id) for trial in found.trials}
+    left = [trial for trial in found.trials if not ((record := records[trial.id]) and record.ended)]
+    choice = choose(folder, [trial.id for trial in left], sum(trial.resolved.spec.kwargs["steps"] for trial in left))
+    if choice.why:
+        print(f"{choice.why}: {choice.workers} workers, {choice.strategy}.", file=sys.stderr)
+    return choice
+
+
+def _show(found: Plan, measure: bool) -> int:
+    """The trials, what they cost, and what keeps some of them from being trained; 1 where there is such a thing."""
     groups = len({trial.group for trial in found.trials})
     repeated = f", {found.repeated} more settings came to the same trials" if found.repeated else ""
     rows = [[trial.id, str(trial.group), str(trial.seed), setting_text(trial.settings)] for trial in found.trials]
@@ -74,7 +106,29 @@ def _show(found: Plan) -> int:
     for problem, trials in problems.items():
         some = ", ".join([*trials[:3], *(["..."] if trials[3:] else [])])
         print(f"\n{len(trials)} of them cannot be trained ({some}): {problem}")
+    if measure and not problems:
+        print(f"One after the other, their steps take about {_duration(_estimate(found))} on this machine.")
     return 1 if problems else 0
+
+
+def _estimate(found: Plan) -> float:
+    """Seconds of all steps, by a few of each group; nothing is left behind."""
+    from lmlab.sweeps.choosing import estimate
+    from lmlab.sweeps.folder import SweepFolder
+
+    steps: Counter[int] = Counter()
+    for trial in found.trials:
+        steps[trial.group] += trial.resolved.spec.kwargs["steps"]
+    with TemporaryDirectory() as place:
+        folder = SweepFolder(place)
+        folder.write(found)
+        return estimate(folder, steps)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _problems(found: Plan) -> dict[str, list[str]]:

@@ -80,8 +80,12 @@ class SweepFolder:
         """The run folder of a trial."""
         return RunFolder(self.path / "trials" / trial)
 
-    def write(self, plan: Plan) -> None:
+    def write(self, plan: Plan, strategy: str = "sequential") -> None:
         """Writes what the sweep consists of, and the configurations of trials that have no folder yet.
+
+        Args:
+          plan: the sweep.
+          strategy: of each worker; not `auto`.
 
         Raises:
           RunFolderError: something else is here, or it cannot be written.
@@ -102,7 +106,7 @@ class SweepFolder:
                 "baseline": plan.baseline,
                 "seeds": sorted({trial.seed for trial in plan.trials}),
                 "fail_after": plan.sweep.fail_after,
-                "strategy": plan.sweep.strategy,
+                "strategy": strategy,
                 "population": plan.sweep.population,
                 "halving": None if plan.halving is None else asdict(plan.halving),
                 "trials": [

@@ -17,6 +17,9 @@ SECONDS_BETWEEN_LOOKS = 0.3
 GRACE = 120.0
 """Seconds that workers have to save their state after a signal."""
 
+MEMORY, OF_THE_MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.9
+"""What jax takes of a GPU's memory when it begins, and what all workers together may."""
+
 Tell = Callable[[dict[str, Record | None]], None]
 """Called again and again with the records of all trials by id."""
 
@@ -61,6 +64,13 @@ def shares(workers: int) -> list[tuple[int, ...]]:
     return [tuple(processors[each * worker : each * (worker + 1)]) for worker in range(workers)]
 
 
+def _of_memory(workers: int) -> dict[str, str]:
+    """The environment of one of several workers: each takes its part of a GPU's memory, unless one is said."""
+    if workers == 1 or MEMORY in os.environ:
+        return dict(os.environ)
+    return {**os.environ, MEMORY: f"{OF_THE_MEMORY / workers:.3f}"}
+
+
 class _Crew:
     """The workers of a sweep.
 
@@ -93,7 +103,9 @@ class _Crew:
                 continue
             command = [sys.executable, "-m", "lmlab.sweeps.worker", str(self._folder.path), *map(str, processors)]
             with (self._folder.log / f"worker-{self._hired}.txt").open("ab") as log:
-                self._workers[number] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+                self._workers[number] = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_of_memory(len(self._shares))
+                )
             self._hired += 1
 
     def look(self) -> dict[str, Record | None]:

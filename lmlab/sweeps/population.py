@@ -72,7 +72,7 @@ class Lanes:
         self._places = places
         self._members: list[Member] = []
         self._why_not: Exception | None = None
-        self._compiled: _Compiled | None = None
+        self._compiled: AtOnce | None = None
 
     def make(self, resolved: Resolved, **given: Any) -> Program:
         """The program of one of the trials: see `Together.make`."""
@@ -99,7 +99,7 @@ class Lanes:
         if self._why_not is not None:
             raise self._why_not
         try:
-            self._compiled = self._compiled or _Compiled(self._group, member, self._places)
+            self._compiled = self._compiled or AtOnce(self._group, member, self._places)
         except (TypeError, ConfigError) as error:
             self._why_not = error
             raise
@@ -120,7 +120,7 @@ class _Laned(Member):
         return self._lanes.dispatch(self)
 
 
-class _Compiled:
+class AtOnce:
     """The program that steps all places, and what is in them.
 
     Args:

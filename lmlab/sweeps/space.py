@@ -69,10 +69,11 @@ class Sweep(Space):
       chain: further spaces, whose settings come after these.
       seeds: of the experiment; none: only its own.
       fail_after: start no further trial when so many have failed (None: go on with the others).
-      workers: processes that train at the same time; on a CPU each has its own processors.
+      workers: processes that train at the same time; on a CPU each has its own processors. None: what a few timed steps
+        say is faster (where a sweep has fewer than 1,000 in all: one).
       strategy: how a process trains trials that differ in numbers alone: one after the other (`sequential`), several
         that take turns after each step (`interleaved`), or several at once by one program over a new leading axis
-        (`vmap`).
+        (`vmap`). `auto`: what a few steps say; on a CPU `sequential`, where `vmap` is no faster.
       population: most trials that a process trains at a time, with `interleaved` and `vmap`.
       together: train trials that differ in numbers alone by one compiled program.
       halving: lets settings go that are behind: @halving(); None: all are trained to the end.
@@ -81,8 +82,8 @@ class Sweep(Space):
     chain: tuple[Annotated[Spec, Space], ...] = ()
     seeds: tuple[Seed, ...] = ()
     fail_after: Count | None = None
-    workers: Count = 1
-    strategy: Literal["sequential", "interleaved", "vmap"] = "sequential"
+    workers: Count | None = None
+    strategy: Literal["auto", "sequential", "interleaved", "vmap"] = "auto"
     population: Count = 8
     together: bool = True
     halving: Annotated[Spec, Halving] | None = None
