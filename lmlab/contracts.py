@@ -387,7 +387,21 @@ class TextSampler(Sampler, Protocol):
 
 
 class Launcher(Protocol):
-    """Starts trials of a sweep somewhere."""
+    """Starts workers of a sweep somewhere (`python -m lmlab.sweeps.worker FOLDER`), which share the trials by locks."""
+
+    def run(self, folder: Any, workers: int, tell: Callable[[dict[str, Any]], None]) -> None:
+        """Starts them, and stays until they are done or a signal comes.
+
+        Args:
+          folder: a `sweeps.folder.SweepFolder`, written.
+          workers: how many at the same time.
+          tell: to be called now and then with the records of all trials, by id.
+
+        Raises:
+          Interrupted: a signal came; the workers have saved.
+          LmlabError: they cannot be started.
+        """
+        ...
 
 
 class Adapter(Protocol):

@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --dry-run: time a few steps of each group, and say how long the sweep takes",
     )
     parser.add_argument("--retry", action="store_true", help="try trials again that have failed")
+    parser.add_argument("--launcher", metavar="NAME", help="where workers are started (default: sweep.launcher; "
+                        "lmlab list launcher)")  # fmt: skip
     parser.add_argument("--workers", type=int, metavar="N", help="processes that train at the same time (default: "
                         "sweep.workers, and where that is unset what a few steps say)")  # fmt: skip
 
@@ -57,13 +59,14 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers {args.workers}: it must be at least 1.")
     files = [*args.files, *args.gin_files]
-    found = plan(files, args.overrides, args.plugins)
+    chosen = [] if args.launcher is None else [f"sweep.launcher = @{args.launcher}()"]
+    found = plan(files, [*args.overrides, *chosen], args.plugins)
     if args.dry_run:
         return _show(found, args.measure)
     if args.measure:
         raise ConfigError("--measure is of --dry-run: say that too, and nothing is trained.")
     from lmlab.sweeps.folder import SweepFolder
-    from lmlab.sweeps.local import run_locally, try_again
+    from lmlab.sweeps.launchers.local import try_again
 
     folder = SweepFolder(args.folder or RUNS / found.name)
     folder.write(found)
@@ -72,20 +75,21 @@ def run(args: argparse.Namespace) -> int:
     choice = _choose(found, folder, args.workers)
     folder.write(found, choice.strategy)
     progress = Progress(folder, choice.workers, time.monotonic)
-    run_locally(folder, choice.workers, progress)
+    found.sweep.launcher.run(folder, choice.workers, progress)
     return progress.finish()
 
 
 def _choose(found: Plan, folder: SweepFolder, told: int | None) -> Choice:
     """How the trials are trained: as was told, and else as a few steps say."""
+    from lmlab.registry import name_of
     from lmlab.sweeps.choosing import Choice, choose
 
     sweep = found.sweep
     workers = sweep.workers if told is None else told
     if workers is not None:
         return Choice(workers, "sequential" if sweep.strategy == "auto" else sweep.strategy)
-    if sweep.strategy != "auto":
-        return Choice(1, sweep.strategy)
+    if sweep.strategy != "auto" or name_of(sweep.launcher) != "local":
+        return Choice(1, "sequential" if sweep.strategy == "auto" else sweep.strategy)
     records = {trial.id: folder.record(trial.id) for trial in found.trials}
     left = [trial for trial in found.trials if not ((record := records[trial.id]) and record.ended)]
     choice = choose(folder, [trial.id for trial in left], sum(trial.resolved.spec.kwargs["steps"] for trial in left))

@@ -17,7 +17,7 @@ from typing import Any
 
 from lmlab.errors import LmlabError
 from lmlab.sweeps.folder import SweepFolder
-from lmlab.sweeps.local import shares
+from lmlab.sweeps.launchers.local import shares
 
 FEWEST_STEPS = 1_000
 """Sweeps with fewer steps in all are trained one after the other: measuring would take longer than what it saves."""

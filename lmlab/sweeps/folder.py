@@ -10,6 +10,8 @@ log/                   what the workers print
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,16 @@ Status = Literal[
 FAILED = ("oom", "nan", "killed", "config", "data", "failed")
 """What a trial that was not finished ended by; it is tried again when that is asked for."""
 
+
+def _machine() -> str:
+    """A name for this machine until it is started again, which tells nobody what it is called."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    known = boot.read_text().strip() if boot.exists() else platform.node()
+    return hashlib.sha256(known.encode()).hexdigest()[:12]
+
+
+MACHINE = _machine()
+
 TRIES, PAUSE = 10, 0.02
 """How often, and after how many seconds again, a lock is asked for that somebody holds."""
 _AGAIN = "Delete the file and run the sweep again: finished trials stay finished."
@@ -41,7 +53,7 @@ class Record:
       status: `interrupted` and a `running` of which the process is gone are gone on with; `waiting` is at a rung of
         `halving`, and `pruned` was let go of there.
       message, traceback: of a failure.
-      process: id of the process that is, or was last, at work.
+      process, machine: which process is, or was last, at work: its id, and that of the machine since it was started.
       attempts: of each session: when it started, its seconds, and how it ended.
     """
 
@@ -53,6 +65,7 @@ class Record:
     message: str | None = None
     traceback: str | None = None
     process: int | None = None
+    machine: str | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
 
     @property

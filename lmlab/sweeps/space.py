@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from lmlab.contracts import Spec
+from lmlab.contracts import Launcher, Spec
 from lmlab.errors import ConfigError
 from lmlab.ranges import Count, Seed
 from lmlab.registry import settings
-from lmlab.specs import Written
+from lmlab.specs import Ref, Written
 from lmlab.sweeps.halving import Halving
 
 SEED = "experiment.seed"
@@ -76,6 +76,7 @@ class Sweep(Space):
         (`vmap`). `auto`: what a few steps say; on a CPU `sequential`, where `vmap` is no faster.
       population: most trials that a process trains at a time, with `interleaved` and `vmap`.
       together: train trials that differ in numbers alone by one compiled program.
+      launcher: where workers are started: here, or by another one (`lmlab list launcher`).
       halving: lets settings go that are behind: @halving(); None: all are trained to the end.
     """
 
@@ -86,6 +87,7 @@ class Sweep(Space):
     strategy: Literal["auto", "sequential", "interleaved", "vmap"] = "auto"
     population: Count = 8
     together: bool = True
+    launcher: Launcher = Ref("local")  # type: ignore[assignment]  # noqa: RUF009
     halving: Annotated[Spec, Halving] | None = None
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from lmlab.config import Resolved, build, resolve, resolve_variants
 from lmlab.errors import ConfigError
+from lmlab.registry import launchers
 from lmlab.sweeps.halving import Halving
 from lmlab.sweeps.space import SEED, Settings, Space, Sweep, settings_of
 from lmlab.sweeps.together import shape_hash
 
 ROOTS = ("sweep", "space", "halving")
-"""The components of a sweep's file that are no part of the experiment."""
+"""The components of a sweep's file that are no part of the experiment, beside launchers."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def plan(files: Sequence[str], overrides: Sequence[str], plugins: Sequence[str])
     settings = [one for space in spaces for one in settings_of(space)]
     seeds = [{SEED: str(seed)} for seed in sweep.seeds] or [{}]
     bound = [{**one, **seed} for one in settings for seed in seeds]
-    found = resolve_variants(files, overrides, plugins, bound, beside=ROOTS)
+    found = resolve_variants(files, overrides, plugins, bound, beside=(*ROOTS, *launchers.names()))
     _check_axes(axes, [(set(one), set(variant.idle)) for one, variant in zip(bound, found, strict=True)])
     trials: dict[str, Trial] = {}
     groups: dict[str, int] = {}

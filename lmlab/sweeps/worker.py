@@ -1,14 +1,15 @@
 """One process of a sweep: takes trials that nobody is at work on, one or several at a time, until there are none.
 
-    python -m lmlab.sweeps.worker FOLDER [PROCESSOR ...]    # computing on these processors alone
+    python -m lmlab.sweeps.worker FOLDER [PROCESSOR ...] [--alone] [--groups 0,2]
 
 Trials of one group share what they read and their compiled programs. A lock keeps a trial for one process, and goes
 with the process.
-The worker ends when its standard input does, so that it does not outlive who started it.
+The worker ends when its standard input does, so that it does not outlive who started it, unless it is `--alone`.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import signal
@@ -24,7 +25,8 @@ from typing import Any
 
 from lmlab.errors import ConfigError, DataError, Interrupted, LmlabError, NonFiniteError, is_out_of_memory
 from lmlab.parallel.compiling import shared_programs
-from lmlab.sweeps.folder import FAILED, Record, Status, SweepFolder
+from lmlab.sweeps.folder import FAILED, MACHINE, Record, Status, SweepFolder
+from lmlab.sweeps.launchers.watching import ALONE, SECONDS_BETWEEN_LOOKS
 from lmlab.sweeps.population import Lanes, take_turns
 from lmlab.sweeps.race import Race
 from lmlab.sweeps.shelf import Shelf
@@ -37,9 +39,6 @@ from lmlab.training.signals import StopSignals, leave
 
 Trial = Mapping[str, Any]
 """What sweep.json has of a trial."""
-
-SECONDS_BETWEEN_LOOKS = 0.3
-"""Of one who waits at a rung for others."""
 
 
 @dataclass
@@ -58,19 +57,22 @@ class Worker:
     Args:
       folder: the sweep's.
       stop: the signals to listen to.
+      groups: numbers of those of which trials are taken; None: all.
     """
 
-    def __init__(self, folder: SweepFolder, stop: StopSignals) -> None:
+    def __init__(self, folder: SweepFolder, stop: StopSignals, groups: Sequence[int] | None = None) -> None:
         self.folder = folder
         self.sweep = folder.read()
         self._stop = stop
+        self._chosen = groups
         self._groups: dict[int, Together] = {}
         self._sharing = ExitStack()
         self._shelf = Shelf()
 
     def go(self) -> None:
         """Runs what is left; Interrupted where a signal came."""
-        trials, race = self.sweep["trials"], Race(self.folder, self.sweep["halving"])
+        trials = [one for one in self.sweep["trials"] if self._chosen is None or one["group"] in self._chosen]
+        race = Race(self.folder, self.sweep["halving"])
         for rung in race.rungs:
             self._train(trials, rung, race)
             if self._over():
@@ -173,7 +175,7 @@ class Worker:
     def _begun(self, trial: Trial) -> Record:
         found = self.folder.record(trial["id"])
         record = found or Record(trial["id"], self.sweep["name"], trial["settings"], trial["seed"])
-        record.status, record.process = "running", os.getpid()
+        record.status, record.process, record.machine = "running", os.getpid(), MACHINE
         now = datetime.now(UTC).isoformat(timespec="seconds")
         record.attempts.append({"started": now, "seconds": None, "status": "running"})
         self.folder.write_record(record)
@@ -205,17 +207,31 @@ def status_of(error: Exception) -> Status:
     return next((status for kind, status in kinds if isinstance(error, kind)), "failed")
 
 
-def main(folder: str, *processors: str) -> int:
-    """Runs what is left of a sweep; the exit code of an interruption where a signal came."""
-    if processors:  # before the compiler looks how many threads are of use
-        os.sched_setaffinity(0, map(int, processors))
+def main(*words: str, before_leaving: Callable[[int], None] = lambda code: None) -> int:
+    """Runs what is left of a sweep; the exit code of an interruption where a signal came.
+
+    Args:
+      words: see above.
+      before_leaving: called with the exit code where a signal came: the process may end in here.
+    """
+    parser = argparse.ArgumentParser(prog="python -m lmlab.sweeps.worker")
+    parser.add_argument("folder", help="of a sweep")
+    parser.add_argument("processors", nargs="*", type=int, help="on which alone it computes (none: on all)")
+    parser.add_argument(ALONE, action="store_true", help="do not end with the standard input")
+    parser.add_argument("--groups", help="numbers of the groups of which trials are taken, with commas (none: all)")
+    args = parser.parse_args(words)
+    if args.processors:  # before the compiler looks how many threads are of use
+        os.sched_setaffinity(0, args.processors)
+    groups = None if args.groups is None else [int(group) for group in args.groups.split(",")]
     with StopSignals() as stop:
-        threading.Thread(target=_end_with_the_input, daemon=True).start()
+        if not args.alone:
+            threading.Thread(target=_end_with_the_input, daemon=True).start()
         use_compilation_cache()
         try:
-            Worker(SweepFolder(folder), stop).go()
+            Worker(SweepFolder(args.folder), stop, groups).go()
         except Interrupted as error:
             print(error, flush=True)
+            before_leaving(error.exit_code)
             if stop.abandoned:
                 leave(error.exit_code)
             return error.exit_code

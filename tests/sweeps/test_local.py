@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lmlab.sweeps import local
+from lmlab.sweeps.launchers import local
 
 
 @pytest.mark.parametrize(

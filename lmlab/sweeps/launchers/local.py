@@ -4,53 +4,49 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 
-from lmlab.errors import Interrupted, RunFolderError
-from lmlab.sweeps.folder import FAILED, Record, SweepFolder
+from lmlab.errors import RunFolderError
+from lmlab.registry import launchers
+from lmlab.sweeps.folder import FAILED, MACHINE, Record, SweepFolder
+from lmlab.sweeps.launchers.watching import SECONDS_BETWEEN_LOOKS, Tell, interrupted, left, records_of, worker_command
 from lmlab.training.signals import StopSignals
 
-SECONDS_BETWEEN_LOOKS = 0.3
 GRACE = 120.0
 """Seconds that workers have to save their state after a signal."""
 
 MEMORY, OF_THE_MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.9
 """What jax takes of a GPU's memory when it begins, and what all workers together may."""
 
-Tell = Callable[[dict[str, Record | None]], None]
-"""Called again and again with the records of all trials by id."""
 
+@launchers.register("local")
+@dataclass(frozen=True)
+class Local:
+    """Processes on this machine, which end with the command that started them.
 
-def run_locally(folder: SweepFolder, workers: int, tell: Tell) -> None:
-    """Runs what is left of a sweep, in so many processes.
-
-    A worker that dies takes the trial that it was at with it (`killed`), and another one goes on with the rest.
-
-    Raises:
-      Interrupted: a signal came; all trials' states are saved.
+    A worker that dies takes the trials that it was at with it (`killed`), and another one goes on with the rest.
     """
-    with StopSignals() as stop, ExitStack() as closing:
-        crew = _Crew(folder, workers)
-        closing.callback(crew.dismiss)
-        while True:
-            records = crew.look()
-            tell(records)
-            left = [trial for trial, record in records.items() if record is None or not record.ended]
-            if stop.requested:
-                crew.dismiss()
-                tell(crew.look())
-                raise Interrupted(
-                    f"{stop.requested} stopped the sweep; {len(left)} of {len(records)} trials are left. The same "
-                    f"command goes on with {folder.path}."
-                )
-            if not crew.working and (not left or crew.satisfied):
-                return
-            if not crew.satisfied:
-                crew.hire(len(left))
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def run(self, folder: SweepFolder, workers: int, tell: Tell) -> None:
+        """See `contracts.Launcher.run`."""
+        with StopSignals() as stop, ExitStack() as closing:
+            crew = _Crew(folder, workers)
+            closing.callback(crew.dismiss)
+            while True:
+                records = crew.look()
+                tell(records)
+                if stop.requested:
+                    crew.dismiss()
+                    records = crew.look()
+                    tell(records)
+                    raise interrupted(folder, stop.requested, records)
+                if not crew.working and (not left(records) or crew.satisfied):
+                    return
+                if not crew.satisfied:
+                    crew.hire(len(left(records)))
+                time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def shares(workers: int) -> list[tuple[int, ...]]:
@@ -85,7 +81,6 @@ class _Crew:
     def __init__(self, folder: SweepFolder, most: int) -> None:
         self._folder = folder
         self._shares = shares(most)
-        self._ids = [trial["id"] for trial in folder.read()["trials"]]
         self._workers: dict[int, subprocess.Popen[bytes]] = {}  # by the number of their share
         self._hired = 0
         self._dismissed = False
@@ -101,7 +96,7 @@ class _Crew:
         for number, processors in enumerate(self._shares):
             if len(self._workers) >= useful or number in self._workers:
                 continue
-            command = [sys.executable, "-m", "lmlab.sweeps.worker", str(self._folder.path), *map(str, processors)]
+            command = worker_command(self._folder, *map(str, processors))
             with (self._folder.log / f"worker-{self._hired}.txt").open("ab") as log:
                 self._workers[number] = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_of_memory(len(self._shares))
@@ -120,7 +115,7 @@ class _Crew:
                 self.satisfied = True
             elif not self._dismissed:
                 self._bury(worker)
-        return {trial: self._folder.record(trial) for trial in self._ids}
+        return records_of(self._folder)
 
     def dismiss(self) -> None:
         """Has all workers save and leave, and waits for them."""
@@ -138,8 +133,8 @@ class _Crew:
     def _bury(self, worker: subprocess.Popen[bytes]) -> None:
         """Writes what became of the trials that a dead worker was at."""
         how = f"signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
-        records = [self._folder.record(trial) for trial in self._ids]
-        its = [one for one in records if one is not None and one.status == "running" and one.process == worker.pid]
+        records = [record for record in records_of(self._folder).values() if record and record.status == "running"]
+        its = [record for record in records if (record.machine, record.process) == (MACHINE, worker.pid)]
         for record in its:
             record.status, record.message = "killed", f"its process ended by {how}; see {self._folder.log}."
             record.attempts[-1] |= {"status": "killed"}
