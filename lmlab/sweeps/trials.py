@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmlab.config import Resolved, build, resolve, resolve_variants
+from lmlab.contracts import Spec
 from lmlab.errors import ConfigError
+from lmlab.sweeps.ladder import Ladder, beside, rungs
 from lmlab.sweeps.space import SEED, Settings, Space, Sweep, settings_of
 from lmlab.sweeps.together import shape_hash
 
@@ -46,7 +48,8 @@ class Plan:
       name: of the first file.
       sweep: how it is to be run.
       axes: the keys of all axes.
-      baseline: what an ablation compares with; None of other sweeps.
+      baseline: what an ablation compares with; None of other sweeps, and of one over compute.
+      ladder: what it climbs; None of a sweep that is not over compute.
       trials: in the order in which they are run; no two are the same.
       repeated: how many more settings came to a trial that was there already.
     """
@@ -55,6 +58,7 @@ class Plan:
     sweep: Sweep
     axes: tuple[str, ...]
     baseline: Settings | None
+    ladder: Ladder | None
     trials: tuple[Trial, ...]
     repeated: int
 
@@ -70,13 +74,18 @@ def plan(files: Sequence[str], overrides: Sequence[str], plugins: Sequence[str])
     asked = resolve(files, overrides, plugins, "sweep", [field.name for field in dataclasses.fields(Sweep)])
     sweep: Sweep = asked.build()
     spaces: list[Space] = [sweep, *(build(spec) for spec in sweep.chain)]
-    axes = tuple(dict.fromkeys(key for space in spaces for key in space.axes))
+    ladder: Ladder | None = None if sweep.over_compute is None else build(sweep.over_compute)
+    climbed, roots = ((), ROOTS) if ladder is None else (ladder.keys, (*ROOTS, "ladder"))
+    axes = tuple(dict.fromkeys([*climbed, *(key for space in spaces for key in space.axes)]))
     if not axes and not sweep.seeds:
         raise ConfigError(f"{files[0]} is of no sweep: bind sweep.axes, sweep.seeds or both (lmlab describe sweep).")
     settings = [one for space in spaces for one in settings_of(space)]
+    if ladder is not None:
+        found = resolve_variants(files, overrides, plugins, beside(ladder, settings), beside=roots)
+        settings = list(rungs(ladder, settings, [_tokens_per_step(variant.resolved.spec) for variant in found]))
     seeds = [{SEED: str(seed)} for seed in sweep.seeds] or [{}]
     bound = [{**one, **seed} for one in settings for seed in seeds]
-    found = resolve_variants(files, overrides, plugins, bound, beside=ROOTS)
+    found = resolve_variants(files, overrides, plugins, bound, beside=roots)
     _check_axes(axes, [(set(one), set(variant.idle)) for one, variant in zip(bound, found, strict=True)])
     trials: dict[str, Trial] = {}
     groups: dict[str, int] = {}
@@ -85,9 +94,13 @@ def plan(files: Sequence[str], overrides: Sequence[str], plugins: Sequence[str])
         group = groups.setdefault(shape_hash(spec) if sweep.together else variant.resolved.hash, len(groups))
         own = {key: value for key, value in one.items() if key != SEED and key not in variant.idle}
         trials.setdefault(variant.resolved.hash, Trial(own, spec.kwargs["seed"], group, variant.resolved))
-    baseline = next(iter(trials.values())).settings if sweep.combine == "ablate" else None
+    baseline = next(iter(trials.values())).settings if sweep.combine == "ablate" and ladder is None else None
     ordered = sorted(trials.values(), key=lambda trial: trial.group)
-    return Plan(Path(files[0]).stem, sweep, axes, baseline, tuple(ordered), len(bound) - len(trials))
+    return Plan(Path(files[0]).stem, sweep, axes, baseline, ladder, tuple(ordered), len(bound) - len(trials))
+
+
+def _tokens_per_step(spec: Spec) -> int:
+    return spec.kwargs["global_batch_size"] * spec.kwargs["seq_len"]
 
 
 def _check_axes(axes: Sequence[str], used: Sequence[tuple[set[str], set[str]]]) -> None:
