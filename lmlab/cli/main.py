@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "describe": ("lmlab.cli.describe", "show one component: what it is, its parameters and defaults"),
     "diff": ("lmlab.cli.diff", "compare the configurations of two runs or gin files"),
     "report": ("lmlab.cli.report", "show what a sweep has found, with its uncertainty"),
+    "scaling": ("lmlab.cli.scaling", "fit a scaling law to a sweep over compute, and say what it foretells"),
     "compare": ("lmlab.cli.compare", "compare two runs: configuration, data, curves, results"),
     "matrix": ("lmlab.testing.matrix", "show which models, losses and examples go together, and train each of them"),
     "bench": ("lmlab.cli.bench", "measure the training step against a hand-written one"),

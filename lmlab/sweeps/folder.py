@@ -1,6 +1,6 @@
 """The folder of a sweep: what it consists of, the run folders of its trials, and the record of each.
 
-sweep.json             axes, baseline, seeds and all trials: id, settings, seed, group
+sweep.json             axes, baseline, ladder, seeds and all trials: id, settings, seed, group
 trials/ID/             an ordinary run folder
 trials/ID/trial.json   what became of the trial: status, message, traceback, attempts
 trials/ID/.trial.lock  held by the process that is at work on the trial
@@ -118,6 +118,7 @@ class SweepFolder:
                 "axes": list(plan.axes),
                 "baseline": plan.baseline,
                 "seeds": sorted({trial.seed for trial in plan.trials}),
+                "over_compute": plan.ladder and {"keys": plan.ladder.keys, "held_out": plan.ladder.held_out},
                 "fail_after": plan.sweep.fail_after,
                 "strategy": strategy,
                 "population": plan.sweep.population,

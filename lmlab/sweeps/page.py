@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lmlab.data.optional import imported
 from lmlab.sweeps import tables
-from lmlab.sweeps.figures import Picture, pictures
+from lmlab.sweeps.figures import Figure, Picture, pictures
 from lmlab.sweeps.report import Report
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -44,15 +44,24 @@ def page(report: Report) -> str:
     Raises:
       ConfigError: plotly is not installed.
     """
-    library = imported("plotly.offline", "an HTML report", "report").get_plotlyjs()
     drawn = pictures(report)
+    return document(report.results.name, _body(report, drawn), [picture.figure for picture in drawn])
+
+
+def document(title: str, body: Iterable[str], figures: Sequence[Figure]) -> str:
+    """A page with the figures in its elements `figure0`, `figure1`, ...; `body` is HTML.
+
+    Raises:
+      ConfigError: plotly is not installed.
+    """
+    library = imported("plotly.offline", "an HTML report", "report").get_plotlyjs()
     return "\n".join([
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{_text(report.results.name)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
-        *_body(report, drawn),
-        f'<script type="application/json" id="figures">{_json([picture.figure for picture in drawn])}</script>',
+        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+        *body,
+        f'<script type="application/json" id="figures">{_json(list(figures))}</script>',
         f"<script>{library}</script>\n<script>{_DRAW}</script>\n</body>\n</html>\n",
     ])  # fmt: skip
 
@@ -60,7 +69,7 @@ def page(report: Report) -> str:
 def _body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
     yield f"<h1>{_text(report.results.name)}</h1>\n<p>{_text(tables.summary(report))}</p>"
     classes = [_class(report, place) for place in range(len(report.variants))]
-    yield _table(tables.header(report), tables.rows(report), classes)
+    yield table(tables.header(report), tables.rows(report), classes)
     yield (
         "<ul class='note'>"
         + "".join(f"<li>{_text(note)}</li>" for note in [*report.notes, *report.side_notes])
@@ -70,10 +79,10 @@ def _body(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
         yield f"<h2>{_text(picture.title)}</h2>\n<p class='note'>{_text(picture.note)}</p>"
         yield f"<div id='figure{place}'></div>"
     if failed := tables.failures(report):
-        yield "<h2>Not finished</h2>" + _table(("trial", "variant", "seed", "status", "why"), failed)
+        yield "<h2>Not finished</h2>" + table(("trial", "variant", "seed", "status", "why"), failed)
         yield from _tracebacks(report)
     if changed := tables.changes(report):
-        yield "<h2>Changes from the baseline</h2>" + _table(("variant", "what", "baseline", "variant"), changed)
+        yield "<h2>Changes from the baseline</h2>" + table(("variant", "what", "baseline", "variant"), changed)
     yield "<h2>Trials</h2>" + _trials(report)
 
 
@@ -101,10 +110,11 @@ def _trials(report: Report) -> str:
         ])  # fmt: skip
         classes.append("failed" if trial.failed else "" if trial.status == "ok" else trial.status)
     head = ("trial", "status", *axes, "seed", report.metric, "seconds", "tokens/s", "parameters")
-    return _table(head, found, classes)
+    return table(head, found, classes)
 
 
-def _table(head: Sequence[str], rows: tables.Rows, classes: Sequence[str] = ()) -> str:
+def table(head: Sequence[str], rows: tables.Rows, classes: Sequence[str] = ()) -> str:
+    """A table as HTML; `classes` of its rows, where they have some."""
     lines = [
         "<div class='wide'><table><thead><tr>",
         *(f"<th>{_text(cell)}</th>" for cell in head),

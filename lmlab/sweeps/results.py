@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmlab.config import spec_from_json
 from lmlab.contracts import Spec
@@ -90,15 +90,21 @@ class Trial:
         return tokens / seconds if seconds else None
 
     @cached_property
-    def parameters(self) -> int | None:
-        """Numbers in the model's parameters, by the newest checkpoint; None where there is none that says so."""
+    def sizes(self) -> dict[str, int] | None:
+        """Numbers in each of the model's parameters by path, by the newest checkpoint; None where none says so."""
         for step in _committed(self.folder / "checkpoints"):
             try:
                 arrays = json.loads((step / "note" / "metadata").read_text(encoding="utf-8"))["arrays"]
-                return sum(math.prod(shape) for name, (shape, _, _) in arrays.items() if name.startswith("params/"))
-            except (OSError, ValueError, KeyError, TypeError):
+                found = {name: math.prod(shape) for name, (shape, _, _) in arrays.items()}
+                return {name.removeprefix("params/"): n for name, n in found.items() if name.startswith("params/")}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
         return None
+
+    @property
+    def parameters(self) -> int | None:
+        """Numbers in the model's parameters together; None where no checkpoint says so."""
+        return None if self.sizes is None else sum(self.sizes.values())
 
     @cached_property
     def configuration(self) -> Spec | None:
@@ -108,6 +114,13 @@ class Trial:
         except (OSError, ValueError, KeyError, TypeError, ConfigError):
             return None
         return found if isinstance(found, Spec) else None
+
+
+class OverCompute(NamedTuple):
+    """What sweep.json says of a ladder (`sweep.over_compute`)."""
+
+    keys: tuple[str, ...]
+    held_out: int
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,7 @@ class SweepResults:
       baseline: the settings that everything is compared with, if the sweep names some.
       seeds: of every variant.
       trials: in the sweep's order.
+      over_compute: what its ladder binds, and how many of the largest sizes it holds out; None where it climbs none.
     """
 
     name: str
@@ -129,6 +143,7 @@ class SweepResults:
     baseline: Mapping[str, str] | None
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...] = field(default=())
+    over_compute: OverCompute | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -161,10 +176,15 @@ def read_results(folder: str | Path) -> SweepResults:
             baseline=None if saved["baseline"] is None else _settings(saved["baseline"]),
             seeds=tuple(int(seed) for seed in saved["seeds"]),
             trials=tuple(_planned(Path(folder), trial) for trial in saved["trials"]),
+            over_compute=_climbed(saved.get("over_compute")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise RunFolderError(f"{path} is not the record of a sweep ({what}). {way_out}") from None
+
+
+def _climbed(saved: Mapping[str, Any] | None) -> OverCompute | None:
+    return None if saved is None else OverCompute(tuple(map(str, saved["keys"])), int(saved["held_out"]))
 
 
 def _planned(folder: Path, planned: Mapping[str, Any]) -> Trial:

@@ -17,6 +17,7 @@ from lmlab.ranges import Count, Seed
 from lmlab.registry import settings
 from lmlab.specs import Ref, Written
 from lmlab.sweeps.halving import Halving
+from lmlab.sweeps.ladder import Ladder
 
 SEED = "experiment.seed"
 """The key that seeds bind; no axis."""
@@ -67,6 +68,7 @@ class Sweep(Space):
     Args:
       axes, combine, draws, draw_seed, when: see `space`.
       chain: further spaces, whose settings come after these.
+      over_compute: a `ladder` of sizes and numbers of tokens, climbed under every setting; None: no such thing.
       seeds: of the experiment; none: only its own.
       fail_after: start no further trial when so many have failed (None: go on with the others).
       workers: processes that train at the same time; on a CPU each has its own processors. None: what a few timed steps
@@ -81,6 +83,7 @@ class Sweep(Space):
     """
 
     chain: tuple[Annotated[Spec, Space], ...] = ()
+    over_compute: Annotated[Spec, Ladder] | None = None
     seeds: tuple[Seed, ...] = ()
     fail_after: Count | None = None
     workers: Count | None = None
