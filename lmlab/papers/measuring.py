@@ -90,20 +90,24 @@ def function_of(paper: Paper, name: str) -> Callable[..., Any]:
     if not file.is_file():
         raise ConfigError(f"{where} is looked for in {file}, which is not there.")
     loaded = registry.load_plugin(str(file))
-    found = getattr(loaded, function, None)
-    if not inspect.isfunction(found):
-        known = [key for key, value in vars(loaded).items() if inspect.isfunction(value) and key[0] != "_"]
+    found: Any = getattr(loaded, function, None)
+    if not _is_function(found):
+        known = [key for key, value in vars(loaded).items() if _is_function(value) and key[0] != "_"]
         raise ConfigError(f"{where}: {file} has no function '{function}'.{registry.near_names(function, known)}")
     return found
 
 
 def function_hash(function: Callable[..., Any]) -> str:
     """12 hexadecimal digits of what a function does, whatever its comments and its docstring say."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function)))).body[0]
     assert isinstance(tree, ast.FunctionDef)
     if ast.get_docstring(tree) is not None:
         del tree.body[0]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and inspect.isfunction(inspect.unwrap(value))  # it may be cached
 
 
 def check_numbers(paper: Paper, name: str) -> Mapping[str, float]:
