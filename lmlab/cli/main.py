@@ -46,6 +46,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("lmlab.cli.report", "show what a sweep has found, with its uncertainty"),
     "scaling": ("lmlab.cli.scaling", "fit a scaling law to a sweep over compute, and say what it foretells"),
     "compare": ("lmlab.cli.compare", "compare two runs: configuration, data, curves, results"),
+    "reproduce": ("lmlab.cli.reproduce", "measure the claims of a paper, and say which were met"),
+    "papers": ("lmlab.cli.papers", "make the skeleton of a paper whose claims are measured"),
     "matrix": ("lmlab.testing.matrix", "show which models, losses and examples go together, and train each of them"),
     "bench": ("lmlab.cli.bench", "measure the training step against a hand-written one"),
 }

@@ -51,20 +51,20 @@ class Plan:
       sweep: how it is to be run.
       axes: the keys of all axes.
       baseline: what an ablation compares with; None of other sweeps, and of one over compute.
-      halving: when some are let go of; None: all are trained to the end.
-      ladder: what it climbs; None of a sweep that is not over compute.
       trials: in the order in which they are run; no two are the same.
       repeated: how many more settings came to a trial that was there already.
+      halving: when some are let go of; None: all are trained to the end.
+      ladder: what it climbs; None of a sweep that is not over compute.
     """
 
     name: str
     sweep: Sweep
     axes: tuple[str, ...]
     baseline: Settings | None
-    halving: Halving | None
-    ladder: Ladder | None
     trials: tuple[Trial, ...]
     repeated: int
+    halving: Halving | None = None
+    ladder: Ladder | None = None
 
 
 def plan(files: Sequence[str], overrides: Sequence[str], plugins: Sequence[str]) -> Plan:
@@ -104,7 +104,8 @@ def plan(files: Sequence[str], overrides: Sequence[str], plugins: Sequence[str])
     ordered = sorted(trials.values(), key=lambda trial: trial.group)
     if halving is not None:
         halving.check(trial.resolved.spec for trial in ordered)
-    return Plan(Path(files[0]).stem, sweep, axes, baseline, halving, ladder, tuple(ordered), len(bound) - len(trials))
+    name, repeated = Path(files[0]).stem, len(bound) - len(trials)
+    return Plan(name, sweep, axes, baseline, tuple(ordered), repeated, halving, ladder)
 
 
 def _tokens_per_step(spec: Spec) -> int:

@@ -157,6 +157,7 @@ class Experiment:
       stop_at: leave the run unfinished at this step (schedules still end at `steps`).
       log_every: steps per record of metrics.jsonl, and between host synchronisations.
       eval_every: steps between evaluations (0: only at the end).
+      eval_at: further steps after which the run is evaluated.
       evaluators, hooks: see `lmlab list`; by default those that the loss names, such as `perplexity` and `samples`.
       writers: where records go.
       checkpoints, finite_guard: see there.
@@ -191,6 +192,7 @@ class Experiment:
     stop_at: Count | None = None
     log_every: Count = 10
     eval_every: Natural = 0
+    eval_at: tuple[Count, ...] = ()
     evaluators: tuple[Annotated[Spec, Evaluator], ...] = Follows(  # type: ignore[assignment]
         "loss", "EVALUATORS", ("held_out",)
     )
@@ -201,7 +203,7 @@ class Experiment:
     prefetch: Count = 4
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({
-        "microbatches", "steps_per_dispatch", "partitioner", "stop_at", "log_every", "eval_every", "evaluators",
-        "hooks", "writers", "checkpoints", "finite_guard", "prefetch",
+        "microbatches", "steps_per_dispatch", "partitioner", "stop_at", "log_every", "eval_every", "eval_at",
+        "evaluators", "hooks", "writers", "checkpoints", "finite_guard", "prefetch",
     })  # fmt: skip
     """The parameters that may differ between a run and its resumption: they do not change what is learned."""

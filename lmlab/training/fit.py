@@ -51,6 +51,7 @@ def check_numbers(experiment: Experiment) -> None:
         "experiment.stop_at": experiment.stop_at,
         "experiment.log_every": experiment.log_every,
         "experiment.eval_every": experiment.eval_every,
+        **{f"experiment.eval_at.{index}": step for index, step in enumerate(experiment.eval_at)},
         "checkpoints.every": checkpoints.every,
     }
     for name, value in numbers.items():

@@ -190,7 +190,7 @@ class Session:
 
     def _evaluate_if_due(self) -> None:
         step, every = self.progress.step, self.experiment.eval_every
-        due = step == self.experiment.steps or (every and step and step % every == 0)
+        due = step == self.experiment.steps or (every and step and step % every == 0) or step in self.experiment.eval_at
         if not due or self.progress.evaluated == step or not self.evaluations:
             return
         with self._stopwatch.paused():

@@ -2,10 +2,17 @@
 
 import math
 from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from baselines.kneser_ney import perplexity, word_ids
+
+from lmlab.registry import load_plugin
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "papers" / "neural_ngram"
+kneser_ney: Any = load_plugin(str(FOLDER / "kneser_ney.py"))
+perplexity, word_ids = kneser_ney.perplexity, kneser_ney.word_ids
 
 
 class PlainKneserNey:

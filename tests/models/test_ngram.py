@@ -135,7 +135,9 @@ def test_perplexity_is_that_of_the_independent_counter() -> None:
 
 
 def baseline() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kneser_ney", Path(__file__).parents[1] / "baselines/kneser_ney.py")
+    spec = importlib.util.spec_from_file_location(
+        "kneser_ney", Path(__file__).parents[2] / "experiments/papers/neural_ngram/kneser_ney.py"
+    )
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

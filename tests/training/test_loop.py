@@ -35,7 +35,7 @@ def steps_of(run, phase="train"):
         "",  # an epoch's edge lies between the two sessions' ends
         "experiment.log_every = 5",  # stopped in the middle of an interval of the metrics
         "experiment.steps_per_dispatch = 3",
-        "experiment.ema = 0.9; experiment.evaluators = [@perplexity]; experiment.eval_every = 6",
+        "experiment.ema = 0.9; experiment.evaluators = [@perplexity]; experiment.eval_at = [2, 6]",
         f"{CARRIED}; experiment.partitioner = @pmap",
         *later(
             [
@@ -398,3 +398,13 @@ def test_a_bad_row_is_noticed_across_a_resumption(tiny):
     with pytest.raises(NonFiniteError, match="from step 2 on"):
         train(tiny(how), "run")
     assert Run("run").step == 9
+
+
+def test_a_run_is_evaluated_at_further_steps_whether_it_stops_there_or_not(tiny):
+    how = "experiment.eval_at = [2, 5]; experiment.evaluators = [@perplexity]; perplexity.batches = 1"
+    stopped = train(tiny(how, "experiment.stop_at = 2"), "run")
+    assert steps_of(stopped, "eval") == [2]
+    whole = train(tiny(how), "run")
+    assert steps_of(whole, "eval") == [2, 5, whole.step]
+    with pytest.raises(ConfigError, match=r"does not divide experiment.eval_at.1 = 5"):
+        train(tiny("experiment.eval_at = [2, 5]; experiment.steps_per_dispatch = 2; experiment.log_every = 2"), "other")

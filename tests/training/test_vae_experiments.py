@@ -19,7 +19,7 @@ SMALL = (
 
 def program(name, monkeypatch, *overrides):
     monkeypatch.chdir(ROOT)
-    return Program(resolve([f"experiments/vae/{name}.gin"], [SMALL, *overrides]))
+    return Program(resolve([f"experiments/papers/posterior_collapse/{name}.gin"], [SMALL, *overrides]))
 
 
 @pytest.mark.parametrize("name", ["basic", "annealed"])

@@ -1,0 +1,1 @@
+"""Executable papers: what a paper claims, the runs and checks that measure it, and whether the numbers were met."""
