@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from lmlab.errors import RunFolderError
 from lmlab.registry import launchers
 from lmlab.sweeps.folder import FAILED, MACHINE, Record, SweepFolder
-from lmlab.sweeps.launchers.watching import SECONDS_BETWEEN_LOOKS, Tell, interrupted, left, records_of, worker_command
+from lmlab.sweeps.launchers.watching import (
+    GRACE,
+    SECONDS_BETWEEN_LOOKS,
+    Tell,
+    interrupted,
+    left,
+    records_of,
+    worker_command,
+)
 from lmlab.training.signals import StopSignals
-
-GRACE = 120.0
-"""Seconds that workers have to save their state after a signal."""
 
 MEMORY, OF_THE_MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.9
 """What jax takes of a GPU's memory when it begins, and what all workers together may."""

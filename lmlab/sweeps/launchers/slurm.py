@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Literal
@@ -13,7 +15,10 @@ from lmlab.errors import ConfigError, RunFolderError
 from lmlab.ranges import Count, Natural
 from lmlab.registry import launchers
 from lmlab.sweeps.folder import SweepFolder
-from lmlab.sweeps.launchers.watching import ALONE, Tell, watch
+from lmlab.sweeps.launchers.watching import ALONE, Tell, left, records_of, wait_for_locks, watch
+
+SECONDS_BETWEEN_QUESTIONS = 10.0
+"""Of the scheduler, which many people ask."""
 
 
 @launchers.register("slurm")
@@ -57,14 +62,17 @@ class Slurm:
         except (RuntimeError, submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
             raise RunFolderError(f"slurm: {str(error).strip().splitlines()[-1]}") from error
 
+        queued = _Queued(jobs[0].job_id.split("_")[0]) if self.cluster == "slurm" else None
+
         def working() -> bool:
-            return not all(job.done() for job in jobs)
+            if not left(records_of(folder)) or all(job.done() for job in jobs):
+                return False
+            return queued is None or queued()
 
         def dismiss() -> None:
             for job in jobs:
                 job.cancel()
-            for job in jobs:
-                job.wait()
+            wait_for_locks(folder)
 
         watch(folder, tell, working, dismiss)
 
@@ -82,6 +90,20 @@ class Slurm:
         if self.partition is not None:
             found["slurm_partition"] = self.partition
         return {**found, "slurm_array_parallelism": workers, "slurm_additional_parameters": dict(self.options)}
+
+
+class _Queued:
+    """Whether Slurm still has an array of jobs: without accounting, submitit never hears that a job was lost."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self._asked, self._found = -math.inf, True
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._asked > SECONDS_BETWEEN_QUESTIONS:
+            found = subprocess.run(["squeue", "-h", "-j", self._job], capture_output=True, check=False)
+            self._asked, self._found = time.monotonic(), found.returncode == 0 and bool(found.stdout.strip())
+        return self._found
 
 
 class Work:

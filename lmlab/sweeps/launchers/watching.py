@@ -13,6 +13,9 @@ from lmlab.training.signals import StopSignals
 
 SECONDS_BETWEEN_LOOKS = 0.3
 
+GRACE = 120.0
+"""Seconds that workers have to save their state after a signal."""
+
 ALONE = "--alone"
 """Tells a worker that nobody who started it holds its standard input open."""
 
@@ -46,6 +49,18 @@ def interrupted(folder: SweepFolder, by: str, records: dict[str, Record | None])
         f"{by} stopped the sweep; {len(left(records))} of {len(records)} trials are left. The same command goes on "
         f"with {folder.path}."
     )
+
+
+def wait_for_locks(folder: SweepFolder) -> None:
+    """Waits until nobody holds a trial, as long as workers are given to save."""
+    until = time.monotonic() + GRACE
+    for trial in folder.read()["trials"]:
+        free = False
+        while not free and time.monotonic() < until:
+            with folder.claimed(trial["id"]) as mine:
+                free = mine
+            if not free:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def watch(folder: SweepFolder, tell: Tell, working: Callable[[], bool], dismiss: Callable[[], None]) -> None:
