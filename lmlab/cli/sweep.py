@@ -18,6 +18,7 @@ import argparse
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -75,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     choice = _choose(found, folder, args.workers)
     folder.write(found, choice.strategy)
     progress = Progress(folder, choice.workers, time.monotonic)
-    found.sweep.launcher.run(folder, choice.workers, progress)
+    with closing(progress):
+        found.sweep.launcher.run(folder, choice.workers, progress)
     return progress.finish()
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from lmlab.cli.sweep_live import LiveTable
+
 if TYPE_CHECKING:
     from lmlab.sweeps.folder import Record, SweepFolder
 
@@ -17,7 +19,7 @@ def setting_text(settings: Mapping[str, str]) -> str:
 
 
 class Progress:
-    """Tells what changes in a sweep, a line for each change; the last line of a terminal shows how far it is.
+    """Tells what changes in a sweep, a line for each change; on a terminal there is a table too of what goes on.
 
     Args:
       folder: of the sweep.
@@ -33,6 +35,7 @@ class Progress:
         self._records: dict[str, Record | None] = {}
         self._begun = clock()
         self._ended_before: int | None = None
+        self._live = LiveTable(folder, setting_text) if sys.stderr.isatty() else None
 
     def __call__(self, records: dict[str, Record | None]) -> None:
         """Tells what is new in the records."""
@@ -47,15 +50,19 @@ class Progress:
                 self._seen[trial] = record.status
                 if record.status != "running":
                     self._line(self._told(record))
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{self._summary()}", end="", file=sys.stderr, flush=True)
+        if self._live is not None:
+            self._live.show(records, self._summary())
 
     def finish(self) -> int:
         """Says what came of the sweep; 0 where all trials are finished or were let go of, else 1."""
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr)
+        self.close()
         print(f"{self._summary()}: {self._folder.path}", flush=True)
         return int(any(record is None or record.status not in ("ok", "pruned") for record in self._records.values()))
+
+    def close(self) -> None:
+        """Takes the table away; also where the sweep was stopped."""
+        if self._live is not None:
+            self._live.close()
 
     @property
     def _ended(self) -> int:
@@ -78,5 +85,7 @@ class Progress:
         return f"{text}; about {seconds / 60:.0f} min left" if seconds > 90 else f"{text}; about {seconds:.0f} s left"
 
     def _line(self, text: str) -> None:
-        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-        print(f"{clear}{text}", file=sys.stderr, flush=True)
+        if self._live is not None:
+            self._live.line(text)
+        else:
+            print(text, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -179,3 +180,50 @@ def test_a_worker_that_dies_takes_one_trial_with_it(tmp_path: Path) -> None:
     found = records(sweep)
     assert found[record["id"]]["status"] == "killed" and "signal 9" in found[record["id"]]["message"]
     assert sorted(one["status"] for one in found.values()) == ["killed", "ok"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["sequential", "interleaved"])
+def test_twenty_kills_change_nothing(tmp_path: Path, strategy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kills at random times the command, or one of its workers; status and report are asked for at each of them."""
+    axes = "sweep.axes = {'sgd.learning_rate': [0.1, 0.2, 3e38], 'elman.layers': [1, 2]}\nsweep.seeds = [0, 1]\n"
+    axes += f"sgd.momentum = 0.9\nsweep.population = 2\nsweep.strategy = '{strategy}'\n"
+    file = write(tmp_path, axes, steps=3000)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(["sweep", str(file), "--folder", str(whole), "--workers", "2"]) == 1  # four of them diverge
+    expected = {trial: record["status"] for trial, record in records(whole).items()}
+    assert sorted(expected.values()) == ["nan"] * 4 + ["ok"] * 8
+    chance, deaths = random.Random(1), 0
+    while deaths < 20:
+        process = start(file, killed, "--workers", "2", "--retry")
+        victims: list[int] = []
+        while not victims and process.poll() is None:
+            time.sleep(0.1)
+            victims = workers_of(process.pid)
+        time.sleep(chance.uniform(0, 9))
+        victim = chance.choice([process.pid, *workers_of(process.pid)])
+        if process.poll() is None:
+            os.kill(victim, signal.SIGKILL)
+            deaths += 1
+        if victim != process.pid:
+            time.sleep(chance.uniform(0, 2))
+            process.kill()
+        process.communicate()
+        assert main(["status", str(killed)]) == 0
+        if any(record["status"] == "ok" for record in records(killed).values()):
+            assert main(["report", str(killed)]) == 0
+        capsys.readouterr()
+        if all(record["status"] in ("ok", "nan") for record in records(killed).values()) and len(records(killed)) == 12:
+            break
+    last = start(file, killed, "--workers", "2", "--retry")
+    _, said = last.communicate()
+    assert last.returncode == 1, said
+    assert deaths == 20, f"all was done after {deaths} kills: let it have more steps"
+    assert {trial: record["status"] for trial, record in records(killed).items()} == expected
+    assert losses(killed) == losses(whole)
+
+
+def workers_of(parent: int) -> list[int]:
+    """The worker processes of a sweep."""
+    found = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []
