@@ -21,7 +21,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmlab.cli import configuration
 from lmlab.cli.sweep_table import Progress, setting_text
@@ -29,8 +29,11 @@ from lmlab.cli.table import print_table
 from lmlab.errors import ConfigError, LmlabError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lmlab.sweeps.choosing import Choice
     from lmlab.sweeps.folder import SweepFolder
+    from lmlab.sweeps.space import Settings
     from lmlab.sweeps.trials import Plan
 
 RUNS = Path("runs")
@@ -70,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
     from lmlab.sweeps.launchers.local import try_again
 
     folder = SweepFolder(args.folder or RUNS / found.name)
+    if found.search is not None:
+        return _search(found, folder, lambda proposed: plan(files, [*args.overrides, *chosen], args.plugins, proposed),
+                       args)  # fmt: skip
     folder.write(found)
     if args.retry:
         print(f"{try_again(folder)} trials that had failed are tried again.", file=sys.stderr)
@@ -79,6 +85,33 @@ def run(args: argparse.Namespace) -> int:
     with closing(progress):
         found.sweep.launcher.run(folder, choice.workers, progress)
     return progress.finish()
+
+
+def _search(found: Plan, folder: SweepFolder, planned: Callable[[list[Settings]], Plan], args: Any) -> int:
+    """Trains what is proposed, lot by lot, until the search is over."""
+    from lmlab.sweeps.launchers.local import try_again
+    from lmlab.sweeps.study import Study
+
+    assert found.search is not None
+    if not (folder.path / "sweep.json").exists():
+        folder.write(found)
+    study = Study(folder, found.sweep, found.search)
+    workers = args.workers or found.sweep.workers or 1
+    if args.retry:
+        print(f"{try_again(folder)} trials that had failed are tried again.", file=sys.stderr)
+    code = None
+    while study.propose():
+        found = planned(study.settings())
+        folder.write(found, "sequential" if found.sweep.strategy == "auto" else found.sweep.strategy)
+        progress = Progress(folder, workers, time.monotonic)
+        with closing(progress):
+            found.sweep.launcher.run(folder, workers, progress)
+        code = progress.finish()
+        if not study.judge(found.asked_for):
+            break  # nobody has trained anything: the launcher has only printed
+    if code is None:
+        print(f"all {len(study.settings())} settings that were asked for have been judged: {folder.path}")
+    return code or 0
 
 
 def _choose(found: Plan, folder: SweepFolder, told: int | None) -> Choice:
@@ -106,6 +139,10 @@ def _show(found: Plan, measure: bool) -> int:
     repeated = f", {found.repeated} more settings came to the same trials" if found.repeated else ""
     rows = [[trial.id, str(trial.group), str(trial.seed), setting_text(trial.settings)] for trial in found.trials]
     print_table(rows, ("trial", "group", "seed", "setting"))
+    if found.search is not None:
+        each = f"each is run with {max(1, len(found.sweep.seeds))} seeds"
+        print(f"{found.search.settings} settings of {', '.join(found.axes)} are proposed in the course of it; {each}.")
+        return 0
     steps = sum(trial.resolved.spec.kwargs["steps"] for trial in found.trials)
     print(f"\n{len(found.trials)} trials in {groups} groups of one compiled step each, {steps:,} steps{repeated}.")
     problems = _problems(found)

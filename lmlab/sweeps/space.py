@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from lmlab.registry import settings
 from lmlab.specs import Ref, Written
 from lmlab.sweeps.halving import Halving
 from lmlab.sweeps.ladder import Ladder
+from lmlab.sweeps.search import Optuna
 
 SEED = "experiment.seed"
 """The key that seeds bind; no axis."""
@@ -80,6 +81,7 @@ class Sweep(Space):
       together: train trials that differ in numbers alone by one compiled program.
       launcher: where workers are started: here, or by another one (`lmlab list launcher`).
       halving: lets settings go that are behind: @halving(); None: all are trained to the end.
+      search: proposes settings by what came of earlier ones: @optuna(); None: all that the axes come to are run.
     """
 
     chain: tuple[Annotated[Spec, Space], ...] = ()
@@ -92,6 +94,7 @@ class Sweep(Space):
     together: bool = True
     launcher: Launcher = Ref("local")  # type: ignore[assignment]  # noqa: RUF009
     halving: Annotated[Spec, Halving] | None = None
+    search: Annotated[Spec, Optuna] | None = None
 
 
 def settings_of(space: Space) -> list[Settings]:
@@ -102,7 +105,17 @@ def settings_of(space: Space) -> list[Settings]:
     """
     _check(space)
     found = _COMBINE[space.combine](space)
-    return list({tuple(one.items()): one for one in (_without_the_unfit(space, one) for one in found)}.values())
+    return list({tuple(one.items()): one for one in (without_the_unfit(space, one) for one in found)}.values())
+
+
+def check_for_search(sweep: Sweep) -> None:
+    """ConfigError where a search cannot propose values for the axes."""
+    for key, values in sweep.axes.items():
+        range_of(key, values)
+    other = next((name for name in ("chain", "over_compute") if getattr(sweep, name)), None)
+    if other or not sweep.axes or sweep.combine != "product":
+        what = f"sweep.{other}" if other else "sweep.combine" if sweep.axes else "no axes"
+        raise ConfigError(f"sweep.search proposes values of sweep.axes, each by itself, which {what} does not go with.")
 
 
 def _check(space: Space) -> None:
@@ -111,7 +124,7 @@ def _check(space: Space) -> None:
             raise ConfigError("'experiment.seed' is no axis: every setting is run with each seed of sweep.seeds.")
         if not values:
             raise ConfigError(f"the axis '{key}' has no values.")
-        if _range(key, values) and space.combine != "random":
+        if range_of(key, values) and space.combine != "random":
             raise ConfigError(
                 f"the axis '{key}' is a range, {values[0]}, which combine = '{space.combine}' cannot enumerate. List "
                 "values, or set combine = 'random'."
@@ -147,9 +160,13 @@ def _ablate(space: Space) -> Iterator[Settings]:
 
 def _random(space: Space) -> Iterator[Settings]:
     draw = np.random.default_rng(space.draw_seed)
-    axes = {key: _range(key, values) or _choice(values) for key, values in space.axes.items()}
+    ranges = {key: range_of(key, values) for key, values in space.axes.items()}
     for _ in range(space.draws):
-        yield {key: drawn(draw) for key, drawn in axes.items()}
+        yield {key: _drawn(ranges[key], values, draw) for key, values in space.axes.items()}
+
+
+def _drawn(found: Range | None, values: Sequence[str], draw: np.random.Generator) -> str:
+    return values[int(draw.integers(len(values)))] if found is None else found.drawn(draw)
 
 
 _COMBINE: dict[str, Callable[[Space], Iterator[Settings]]] = {
@@ -159,15 +176,33 @@ _COMBINE: dict[str, Callable[[Space], Iterator[Settings]]] = {
     "random": _random,
 }
 
-Draw = Callable[[np.random.Generator], str]
+
+class Range(NamedTuple):
+    """An axis whose values are drawn: ends included."""
+
+    kind: Literal["uniform", "log_uniform", "int_uniform"]
+    low: float
+    high: float
+
+    def drawn(self, draw: np.random.Generator) -> str:
+        """A value, as gin writes it."""
+        if self.kind == "int_uniform":
+            return self.text(int(draw.integers(int(self.low), int(self.high), endpoint=True)))
+        if self.kind == "uniform":
+            return self.text(draw.uniform(self.low, self.high))
+        return self.text(math.exp(draw.uniform(math.log(self.low), math.log(self.high))))
+
+    def text(self, value: float) -> str:
+        """A value as gin writes it: a float with six digits."""
+        return str(value) if self.kind == "int_uniform" else repr(float(f"{value:.6g}"))
 
 
-def _choice(values: Sequence[str]) -> Draw:
-    return lambda draw: values[int(draw.integers(len(values)))]
+def range_of(key: str, values: Sequence[str]) -> Range | None:
+    """The range that an axis is; None for a list of values.
 
-
-def _range(key: str, values: Sequence[str]) -> Draw | None:
-    """What draws a value of the range that an axis is; None for a list of values."""
+    Raises:
+      ConfigError: it is written as a range, and is none.
+    """
     kind = values[0].strip("'\"")
     if kind not in ("uniform", "log_uniform", "int_uniform"):
         return None
@@ -178,14 +213,10 @@ def _range(key: str, values: Sequence[str]) -> Draw | None:
         good = False
     if not good or (kind == "int_uniform" and not (type(low) is type(high) is int)):
         raise ConfigError(f"the axis '{key}' draws from no range: ({', '.join(values)}). Write ('{kind}', low, high).")
-    if kind == "int_uniform":
-        return lambda draw: str(draw.integers(low, high, endpoint=True))
-    if kind == "uniform":
-        return lambda draw: repr(float(f"{draw.uniform(low, high):.6g}"))
-    return lambda draw: repr(float(f"{math.exp(draw.uniform(math.log(low), math.log(high))):.6g}"))
+    return Range(kind, low, high)  # type: ignore[arg-type]
 
 
-def _without_the_unfit(space: Space, setting: Settings) -> Settings:
+def without_the_unfit(space: Space, setting: Settings) -> Settings:
     """The setting without the axes whose condition does not hold in it."""
 
     def holds(key: str) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from lmlab.config import Resolved, build, resolve, resolve_variants
+from lmlab.config import Resolved, Variant, build, resolve, resolve_variants
 from lmlab.contracts import Spec
 from lmlab.errors import ConfigError
 from lmlab.registry import launchers
 from lmlab.sweeps.halving import Halving
 from lmlab.sweeps.ladder import Ladder, beside, rungs
-from lmlab.sweeps.space import SEED, Settings, Space, Sweep, settings_of
+from lmlab.sweeps.search import Optuna
+from lmlab.sweeps.space import SEED, Settings, Space, Sweep, check_for_search, settings_of
 from lmlab.sweeps.together import shape_hash
 
 ROOTS = ("sweep", "space")
@@ -55,6 +57,8 @@ class Plan:
       repeated: how many more settings came to a trial that was there already.
       halving: when some are let go of; None: all are trained to the end.
       ladder: what it climbs; None of a sweep that is not over compute.
+      search: what proposes the settings; None: they are all known.
+      asked_for: every setting as it was asked for, with the id of the trial that it came to; once for each seed.
     """
 
     name: str
@@ -65,10 +69,21 @@ class Plan:
     repeated: int
     halving: Halving | None = None
     ladder: Ladder | None = None
+    search: Optuna | None = None
+    asked_for: tuple[tuple[Settings, str], ...] = ()
 
 
-def plan(files: Sequence[str], overrides: Sequence[str], plugins: Sequence[str]) -> Plan:
+def plan(
+    files: Sequence[str],
+    overrides: Sequence[str],
+    plugins: Sequence[str],
+    proposed: Sequence[Settings] = (),
+) -> Plan:
     """Reads a sweep's files and finds its trials.
+
+    Args:
+      files, overrides, plugins: as for `config.resolve`.
+      proposed: of a sweep with a search: the settings that were proposed so far.
 
     Raises:
       ConfigError: the files are of no sweep, the axes cannot be combined, or a trial cannot be run as written.
@@ -78,34 +93,85 @@ def plan(files: Sequence[str], overrides: Sequence[str], plugins: Sequence[str])
     asked = resolve(files, overrides, plugins, "sweep", [field.name for field in dataclasses.fields(Sweep)])
     sweep: Sweep = asked.build()
     spaces: list[Space] = [sweep, *(build(spec) for spec in sweep.chain)]
-    ladder: Ladder | None = None if sweep.over_compute is None else build(sweep.over_compute)
-    halving: Halving | None = None if sweep.halving is None else build(sweep.halving)
-    used = [name for name, part in (("ladder", ladder), ("halving", halving)) if part is not None]
-    roots = (*ROOTS, *launchers.names(), *used)
-    axes = tuple(dict.fromkeys([*(ladder.keys if ladder else ()), *(key for space in spaces for key in space.axes)]))
+    parts = _Parts(
+        *(None if spec is None else build(spec) for spec in (sweep.over_compute, sweep.halving, sweep.search))
+    )
+    climbed = parts.ladder.keys if parts.ladder else ()
+    axes = tuple(dict.fromkeys([*climbed, *(key for space in spaces for key in space.axes)]))
     if not axes and not sweep.seeds:
         raise ConfigError(f"{files[0]} is of no sweep: bind sweep.axes, sweep.seeds or both (lmlab describe sweep).")
+
+    def variants(bound: Sequence[Settings]) -> Sequence[Variant]:
+        return resolve_variants(files, overrides, plugins, bound, beside=parts.roots)
+
+    settings = _settings(sweep, spaces, parts, proposed, variants)
+    bound = [{**one, **seed} for one in settings for seed in [{SEED: str(seed)} for seed in sweep.seeds] or [{}]]
+    found = list(zip(bound, variants(bound), strict=True))
+    if parts.search is None:
+        _check_axes(axes, [(set(one), set(variant.idle)) for one, variant in found])
+    trials = _trials(found, sweep.together)
+    if parts.halving is not None:
+        parts.halving.check(trial.resolved.spec for trial in trials)
+    return Plan(
+        name=Path(files[0]).stem,
+        sweep=sweep,
+        axes=axes,
+        baseline=trials[0].settings if sweep.combine == "ablate" and parts.ladder is None else None,
+        trials=tuple(sorted(trials, key=lambda trial: trial.group)),
+        repeated=len(bound) - len(trials),
+        halving=parts.halving,
+        ladder=parts.ladder,
+        search=parts.search,
+        asked_for=tuple((_without_the_seed(one), variant.resolved.hash) for one, variant in found),
+    )
+
+
+class _Parts(NamedTuple):
+    """What a sweep may have beside its spaces."""
+
+    ladder: Ladder | None
+    halving: Halving | None
+    search: Optuna | None
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The components whose bindings are no part of the experiment."""
+        names = (("ladder", self.ladder), ("halving", self.halving), ("optuna", self.search))
+        return (*ROOTS, *launchers.names(), *(name for name, part in names if part is not None))
+
+
+def _settings(
+    sweep: Sweep,
+    spaces: Sequence[Space],
+    parts: _Parts,
+    proposed: Sequence[Settings],
+    variants: Callable[[Sequence[Settings]], Sequence[Variant]],
+) -> list[Settings]:
+    """All settings of a sweep, without seeds."""
+    if parts.search is not None:
+        check_for_search(sweep)
+        return list(proposed)
     settings = [one for space in spaces for one in settings_of(space)]
-    if ladder is not None:
-        found = resolve_variants(files, overrides, plugins, beside(ladder, settings), beside=roots)
-        settings = list(rungs(ladder, settings, [_tokens_per_step(variant.resolved.spec) for variant in found]))
-    seeds = [{SEED: str(seed)} for seed in sweep.seeds] or [{}]
-    bound = [{**one, **seed} for one in settings for seed in seeds]
-    found = resolve_variants(files, overrides, plugins, bound, beside=roots)
-    _check_axes(axes, [(set(one), set(variant.idle)) for one, variant in zip(bound, found, strict=True)])
+    if parts.ladder is None:
+        return settings
+    found = variants(beside(parts.ladder, settings))
+    return list(rungs(parts.ladder, settings, [_tokens_per_step(variant.resolved.spec) for variant in found]))
+
+
+def _trials(found: Sequence[tuple[Settings, Variant]], together: bool) -> list[Trial]:
+    """The trials that settings come to, no two the same."""
     trials: dict[str, Trial] = {}
     groups: dict[str, int] = {}
-    for one, variant in zip(bound, found, strict=True):
+    for one, variant in found:
         spec = variant.resolved.spec
-        group = groups.setdefault(shape_hash(spec) if sweep.together else variant.resolved.hash, len(groups))
-        own = {key: value for key, value in one.items() if key != SEED and key not in variant.idle}
+        group = groups.setdefault(shape_hash(spec) if together else variant.resolved.hash, len(groups))
+        own = {key: value for key, value in _without_the_seed(one).items() if key not in variant.idle}
         trials.setdefault(variant.resolved.hash, Trial(own, spec.kwargs["seed"], group, variant.resolved))
-    baseline = next(iter(trials.values())).settings if sweep.combine == "ablate" and ladder is None else None
-    ordered = sorted(trials.values(), key=lambda trial: trial.group)
-    if halving is not None:
-        halving.check(trial.resolved.spec for trial in ordered)
-    name, repeated = Path(files[0]).stem, len(bound) - len(trials)
-    return Plan(name, sweep, axes, baseline, tuple(ordered), repeated, halving, ladder)
+    return list(trials.values())
+
+
+def _without_the_seed(one: Settings) -> Settings:
+    return {key: value for key, value in one.items() if key != SEED}
 
 
 def _tokens_per_step(spec: Spec) -> int:
