@@ -466,7 +466,7 @@ for parts that are built later, or inside a traced function.
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "model": ("vocab", "seq_len", "source_len", "dtype", "rngs", "run_targets"),
     "loss": ("vocab", "special_ids", "labels", "tags", "counts", "steps"),
-    "optimizer": ("stacked",),
+    "optimizer": ("stacked", "rates"),
     "schedule": ("steps",),
 }
 """What the program gives to components of a kind, beside their configuration; binding one of these is refused.
@@ -476,5 +476,6 @@ run_targets: positions of all training batches of the run, in each of which some
 special_ids: ids that stand for no text, by role (`mask`, `end_of_text`, ...). labels, tags: names of the classes of
 examples and of words, by id. counts: a function without arguments that gives how often each id is to be predicted in
 the training split, (V,) int64; it counts when it is first called. steps: length of the run in optimizer steps. stacked:
-paths of the parameters whose first axis is that of a stack's blocks, a frozenset.
+paths of the parameters whose first axis is that of a stack's blocks, a frozenset. rates: by path, what multiple of the
+learning rate a parameter learns by, where that is not 1.
 """

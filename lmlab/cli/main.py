@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("lmlab.cli.export", "write a run's model for other programs: Transformers, or jax alone (StableHLO)"),
     "quantize": ("lmlab.cli.quantize", "make a run of a run whose matrices are integers of 8 or 4 bits"),
     "check": ("lmlab.cli.check", "say what a configuration would do and cost, without computing anything"),
+    "coordinates": ("lmlab.cli.coordinates", "check how the size of activations follows a model's width (muP)"),
     "replay": ("lmlab.cli.replay", "run one step of a run again, looking for the first operation that is not finite"),
     "data": ("lmlab.cli.data", "fetch corpora, list them, show training rows, and tokenise them once"),
     "tokenizer": ("lmlab.cli.tokenizer", "train a tokenizer to a file, and show what one makes of a text"),

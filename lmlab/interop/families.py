@@ -127,7 +127,7 @@ def _gpt2_values(config: Config) -> dict[str, Any]:
 def _gpt2_config(values: Values) -> dict[str, Any]:
     require(
         "gpt", "GPT-2", values, positions=("learned",), arrangement=("pre_norm",), norm=("layer",), qk_norm=(False,),
-        window=(None,), experts=(None,), bias=(True,), kv_heads=(None, values["heads"]),
+        window=(None,), experts=(None,), bias=(True,), kv_heads=(None, values["heads"]), mup_base_width=(None,),
         activation=tuple(dict.fromkeys(ACTIVATIONS.values())),
     )  # fmt: skip
     rate = values["dropout"]
@@ -185,7 +185,7 @@ def _mistral_values(config: Config) -> dict[str, Any]:
 
 
 def _llama_config(values: Values) -> dict[str, Any]:
-    require("llama", "Llama", values, experts=(None,), dropout=(0.0,))
+    require("llama", "Llama", values, experts=(None,), dropout=(0.0,), mup_base_width=(None,))
     return {
         "hidden_size": values["width"], "num_hidden_layers": values["layers"], "num_attention_heads": values["heads"],
         "num_key_value_heads": values["kv_heads"] or values["heads"], "intermediate_size": _inner(values),

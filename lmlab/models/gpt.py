@@ -16,6 +16,7 @@ from lmlab.nn.dropout import Dropout
 from lmlab.nn.experts import routing_of
 from lmlab.nn.linear import Embedding, Linear, normal
 from lmlab.nn.mlp import Activation
+from lmlab.nn.mup import Widening
 from lmlab.nn.norm import Norm
 from lmlab.nn.positions import PositionKind, Positions
 from lmlab.nn.stack import Remat
@@ -62,6 +63,9 @@ class GPT(nnx.Module):
         block adds, in [0, 1).
       init_std: standard deviation of initial weights; that of products which write into the residual stream is
         divided by sqrt(2 L) (GPT-2, section 2.3).
+      mup_base_width: width of the model whose learning rate and initial weights are to serve this one, too: muP
+        (`nn.mup`), for optimizers that know of it (`adamw`); None is the standard parametrisation.
+      mup_base_heads: heads of that model; None is as many as this one has, so that heads grow with the width.
       scan: one compiled block run L times; False compiles L blocks. The numbers are the same.
       remat: what the backward pass computes again: `none`, `dots` (all but the products with parameters) or `full`.
     """
@@ -97,6 +101,8 @@ class GPT(nnx.Module):
         tie_embeddings: bool = True,
         dropout: ProperFraction = 0.0,
         init_std: NonNegative = 0.02,
+        mup_base_width: Count | None = None,
+        mup_base_heads: Count | None = None,
         scan: bool = True,
         remat: Remat = "dots",
     ) -> None:
@@ -105,20 +111,24 @@ class GPT(nnx.Module):
         self.layers, self.kv_heads, self.head_width = layers, kv_heads or heads, width // heads
         self.scan, self.remat = scan, remat
         routing = routing_of(experts, experts_per_token, balance_loss, router_z_loss, normal(init_std))
+        self.widening = Widening.of(self._name, width, heads, mup_base_width, mup_base_heads, experts)
+        std = self.widening.std(init_std)
         plan = Plan(
-            width, heads, round(mlp_ratio * width), normal(init_std), normal(init_std / math.sqrt(2 * layers)),
+            width, heads, round(mlp_ratio * width), normal(std), normal(std / math.sqrt(2 * layers)),
             kv_heads=kv_heads, arrangement=arrangement, norm=norm, epsilon=norm_epsilon, activation=activation,
             sight=Sight(window=window), qk_norm=qk_norm, bias=bias, dropout=dropout, routing=routing,
+            query_factor=self.widening.query_factor,
         )  # fmt: skip
-        self.embedding = Embedding(vocab, width, plan.init, rngs=rngs)
+        self.embedding = Embedding(vocab, width, normal(init_std), rngs=rngs)
         self.positions = Positions(
-            positions, plan.init, width=width, heads=heads, head_width=width // heads, length=seq_len, base=rotary_base,
-            rngs=rngs,
+            positions, normal(init_std), width=width, heads=heads, head_width=width // heads, length=seq_len,
+            base=rotary_base, rngs=rngs,
         )  # fmt: skip
         self.dropout = Dropout(dropout)
         self.blocks = make_blocks(plan, layers, rngs)
+        self.widening.mark(self.blocks)
         self.norm = None if arrangement == "post_norm" else plan.make_norm()  # post-norm blocks end with their own
-        self.head = None if tie_embeddings else Linear(width, vocab, plan.init, bias=False, rngs=rngs)
+        self.head = None if tie_embeddings else Linear(width, vocab, normal(init_std), bias=False, rngs=rngs)
 
     def hidden(
         self,
@@ -186,7 +196,7 @@ class GPT(nnx.Module):
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits, float32."""
-        return (self.head or self.embedding).project(hidden)
+        return (self.head or self.embedding).project(self.widening.output(hidden))
 
     def logits(self, tokens: Int[Array, "B T"], **given: Any) -> Float[Array, "B T V"]:
         """Next-token logits after each token, float32; `given` as in `hidden`."""

@@ -44,6 +44,8 @@ class Llama(GPT):
         block adds, in [0, 1).
       init_std: standard deviation of initial weights; that of products which write into the residual stream is
         divided by sqrt(2 L).
+      mup_base_width, mup_base_heads: of the model whose learning rate and initial weights are to serve this one, too
+        (muP); see `gpt`.
       scan: one compiled block run L times; False compiles L blocks. The numbers are the same.
       remat: what the backward pass computes again: `none`, `dots` (all but the products with parameters) or `full`.
     """
@@ -79,6 +81,8 @@ class Llama(GPT):
         tie_embeddings: bool = False,
         dropout: ProperFraction = 0.0,
         init_std: NonNegative = 0.02,
+        mup_base_width: Count | None = None,
+        mup_base_heads: Count | None = None,
         scan: bool = True,
         remat: Remat = "dots",
     ) -> None:
@@ -87,6 +91,6 @@ class Llama(GPT):
             width=width, layers=layers, heads=heads, kv_heads=kv_heads, mlp_ratio=mlp_ratio, positions="rotary",
             rotary_base=rotary_base, norm="rms", norm_epsilon=norm_epsilon, activation="swiglu", bias=False,
             window=window, experts=experts, experts_per_token=experts_per_token, balance_loss=balance_loss,
-            router_z_loss=router_z_loss, tie_embeddings=tie_embeddings, dropout=dropout, init_std=init_std, scan=scan,
-            remat=remat,
+            router_z_loss=router_z_loss, tie_embeddings=tie_embeddings, dropout=dropout, init_std=init_std,
+            mup_base_width=mup_base_width, mup_base_heads=mup_base_heads, scan=scan, remat=remat,
         )  # fmt: skip

@@ -65,6 +65,7 @@ class Adapted(ModelDef[M], Generic[M]):
             {**plain.roles, **dict.fromkeys(more, "kernel")},
             plain.stacked | frozenset(stacked),
             plain.columns,
+            plain.rates,
             plain._make,
             plain._keys,
             plain,

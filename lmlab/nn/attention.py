@@ -68,6 +68,7 @@ class Attention(nnx.Module):
       init_query: of the kernel of the queries, where it is another one.
       sight: what a token sees of its segment.
       scaled: divide scores by sqrt(K); T5 does not.
+      query_factor: what queries are multiplied by, for scores of another size (`nn.mup`).
       qk_norm: normalise each query and key by its root mean square (Dehghani et al. 2023, arXiv:2302.05442, with an
         RMSNorm, as in Qwen3), before they are turned.
       dropout: probability of zeroing an attention weight.
@@ -86,6 +87,7 @@ class Attention(nnx.Module):
         init_query: Initializer | None = None,
         sight: Sight = CAUSAL,
         scaled: bool = True,
+        query_factor: float = 1.0,
         qk_norm: bool = False,
         dropout: Rate = 0.0,
         bias: bool = True,
@@ -93,6 +95,7 @@ class Attention(nnx.Module):
     ) -> None:
         kv_heads, head_width = kv_heads or heads, head_width or width // heads
         self.heads, self.kv_heads, self.head_width, self.sight, self.scaled = heads, kv_heads, head_width, sight, scaled
+        self.query_factor = query_factor
         self.dropout = Dropout(dropout)
         inner, narrow = heads * head_width, kv_heads * head_width
         together = kv_heads == heads and init_query is None
@@ -148,7 +151,7 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if view.rotation is not None:
             q, k = rotate(q, view.rotation), rotate(k, view.rotation)
-        return q, k, v
+        return (q if self.query_factor == 1.0 else q * self.query_factor), k, v
 
     @property
     def _scale(self) -> float | None:

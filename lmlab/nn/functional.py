@@ -42,6 +42,7 @@ class ModelDef(Generic[M]):
       roles: every parameter's path and what it is for, one of `ROLES`.
       stacked: paths of the parameters that a stack of blocks has, with the blocks as their first axis.
       columns: paths of the kernels that are several products side by side, and what their columns are.
+      rates: paths of the parameters that learn by another multiple of the learning rate than 1, and that (`nn.mup`).
     """
 
     graphdef: nnx.GraphDef[M]
@@ -49,6 +50,7 @@ class ModelDef(Generic[M]):
     roles: Mapping[str, str]
     stacked: frozenset[str]
     columns: Mapping[str, Columns]
+    rates: Mapping[str, float]
     _make: Callable[[nnx.Rngs], M]
     _keys: Mapping[str, tuple[Any, ...]]  # "blocks/0/kernel" came from ("blocks", 0, "kernel"): 0 is not "0"
 
@@ -78,7 +80,9 @@ class ModelDef(Generic[M]):
         stacked = frozenset(_path(keys) for keys, param in flat.items() if param.get_metadata().get("stacked"))
         metadata = {_path(keys): param.get_metadata().get("columns") for keys, param in flat.items()}
         columns = {path: found for path, found in metadata.items() if found is not None}
-        return cls(graphdef, shapes, roles, stacked, columns, make, {_path(keys): keys for keys in flat})
+        given = {_path(keys): param.get_metadata().get("rate", 1.0) for keys, param in flat.items()}
+        rates = {path: rate for path, rate in given.items() if rate != 1.0}
+        return cls(graphdef, shapes, roles, stacked, columns, rates, make, {_path(keys): keys for keys in flat})
 
     @property
     def size(self) -> int:

@@ -43,6 +43,7 @@ class Plan:
       activation: of the feed-forward half.
       sight: what a token sees of its segment.
       scaled: whether scores are divided by sqrt(K).
+      query_factor: what queries are multiplied by (`nn.mup`).
       qk_norm: whether queries and keys are normalised.
       bias: whether products and norms have biases.
       dropout: probability of zeroing an attention weight, or an entry of what each half adds.
@@ -64,6 +65,7 @@ class Plan:
     activation: Activation = "gelu"
     sight: Sight = CAUSAL
     scaled: bool = True
+    query_factor: float = 1.0
     qk_norm: bool = False
     bias: bool = True
     dropout: Rate = 0.0
@@ -129,7 +131,9 @@ class Block(nnx.Module):
     def __init__(self, plan: Plan, rngs: nnx.Rngs) -> None:
         self.arrangement = plan.arrangement
         self.attention_norm = plan.make_norm()
-        self.attention = Attention(**plan.attention(), sight=plan.sight, qk_norm=plan.qk_norm, rngs=rngs)
+        self.attention = Attention(
+            **plan.attention(), sight=plan.sight, query_factor=plan.query_factor, qk_norm=plan.qk_norm, rngs=rngs
+        )
         self.cross_norm = plan.make_norm() if plan.cross else None
         self.cross_attention = CrossAttention(**plan.attention(), rngs=rngs) if plan.cross else None
         self.mlp_norm = None if plan.arrangement == "parallel" else plan.make_norm()

@@ -7,7 +7,7 @@ optimizers' own states hold no clock but the one of their bias corrections. The 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import jax
@@ -36,6 +36,11 @@ def descend(learning_rate: NonNegative | Schedule) -> optax.GradientTransformati
         return jax.tree.map(lambda leaf: -rate * leaf, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def by_rate(rates: Mapping[str, float], updates: Mapping[str, Array]) -> dict[str, Array]:
+    """Updates by path, each times its rate where it has one."""
+    return {path: update * rates[path] if path in rates else update for path, update in updates.items()}
 
 
 @optimizers.register("sgd")
@@ -80,6 +85,8 @@ class AdamW:
       eps: added to the root of the mean square.
       weight_decay: each step subtracts learning_rate · this · parameter.
       decay_roles: roles of the parameters that weight decay shrinks.
+      rates: by path, what multiple of the learning rate a parameter learns by (given by the program, see `nn.mup`);
+        weight decay shrinks all by the same.
     """
 
     TINY: ClassVar[str] = "adamw.learning_rate = 0.01"
@@ -90,12 +97,14 @@ class AdamW:
     eps: NonNegative = 1e-8
     weight_decay: NonNegative = 0.1
     decay_roles: tuple[str, ...] = DECAYED
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def transformation(self, roles: Mapping[str, str]) -> optax.GradientTransformationExtraArgs:
         """The update rule for parameters with these roles by path."""
         decayed = having_role(roles, self.decay_roles, "adamw.decay_roles")
         return optax.chain(
             optax.scale_by_adam(self.b1, self.b2, self.eps),
+            *([optax.stateless(lambda updates, _: by_rate(self.rates, updates))] if self.rates else []),
             optax.add_decayed_weights(self.weight_decay, mask=decayed),
             descend(self.learning_rate),
         )

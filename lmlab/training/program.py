@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Key
 
-from lmlab.config import Resolved, build, with_values
+from lmlab.config import Resolved, build, supplied_parameters, walk, with_values
 from lmlab.contracts import Adapter, Dataset, Loss, Optimizer, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
 from lmlab.errors import ConfigError
@@ -22,7 +22,7 @@ from lmlab.nn.adapters import ADAPTER
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.quantized import QuantizedDef, quantized
 from lmlab.nn.states import states_width
-from lmlab.registry import losses
+from lmlab.registry import REGISTRIES, losses
 from lmlab.training.carrying import CARRY, start_of
 from lmlab.training.cost import matmul_flops
 from lmlab.training.experiment import Checkpoints, Experiment, FiniteGuard, Update
@@ -393,8 +393,18 @@ class Program:
         return tuple(parts)
 
     def _rule(self, spec: Spec, path: str) -> Optimizer:
-        """An update rule, built."""
-        return self._component(spec, path, steps=self.experiment.steps, stacked=self.model.stacked)
+        """An update rule, built.
+
+        Raises:
+          ConfigError: the model has learning rates by parameter, of which the rule does not know.
+        """
+        if self.model.rates and not any(_knows_rates(inner) for _, inner in walk(spec)):
+            raise ConfigError(
+                f"'{self.experiment.model.name}' has learning rates by parameter (mup_base_width), which the optimizer "
+                f"'{spec.name}' does not know of. Use @adamw, or leave mup_base_width out."
+            )
+        supplied = {"stacked": self.model.stacked, "rates": self.model.rates}
+        return self._component(spec, path, steps=self.experiment.steps, **supplied)
 
     def _loss(self, spec: Spec, path: str) -> Loss:
         """A loss, built; of a sum over several datasets, each part is told of its own."""
@@ -443,6 +453,10 @@ class Program:
             "reads": reads[0] if one else reads,
             "of_loss": of_loss[0] if one else of_loss,
         }
+
+
+def _knows_rates(spec: Spec) -> bool:
+    return "rates" in supplied_parameters(REGISTRIES[spec.kind].entry(spec.name))
 
 
 def shape_of(batch: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
