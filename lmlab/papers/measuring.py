@@ -89,6 +89,7 @@ def function_of(paper: Paper, name: str) -> Callable[..., Any]:
     where = f"{paper.folder / 'claims.toml'}: '{name}'"
     if not file.is_file():
         raise ConfigError(f"{where} is looked for in {file}, which is not there.")
+    registry.scan_installed_plugins()  # so that it finds their datasets
     loaded = registry.load_plugin(str(file))
     found: Any = getattr(loaded, function, None)
     if not _is_function(found):

@@ -206,3 +206,14 @@ def test_a_loss_that_is_not_finite_is_no_number(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "not run" in out and "loss: the run 'tiny' of seed 0 has not come to step" in out and "nan" in out
     assert math.isfinite(Run(next((tmp_path / "runs" / "tiny" / "trials").iterdir())).step)
+
+
+def test_a_check_finds_the_datasets_of_installed_plug_ins(tmp_path):
+    pytest.importorskip("lmlab_third_party", reason="lmlab is not installed")
+    checks = (
+        "from lmlab.registry import datasets\n\n\ndef counts():\n    datasets.entry('brown')\n    return {'seven': 7}\n"
+    )
+    papers = write_paper(tmp_path, checks=checks)
+    command = [sys.executable, "-m", "lmlab", "reproduce", "tiny", "--claim", "seven", "--papers", str(papers)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
