@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lmlab.cli.main import main
+from tests.later import later
 
 BASE = """
 experiment.model = @elman
@@ -97,7 +98,7 @@ def test_trials_are_run_once_and_what_failed_is_said(tmp_path: Path, capsys: pyt
     assert again == [1, 1, 1, 1, 1, 2]
 
 
-@pytest.mark.parametrize("strategy", ["interleaved", "vmap"])
+@pytest.mark.parametrize("strategy", ["vmap", *later(["interleaved"])])
 def test_each_strategy_ends_where_the_others_do(tmp_path: Path, strategy: str) -> None:
     text = "sweep.axes = {'sgd.learning_rate': [0.1, 3e38, 0.3]}\nsweep.seeds = [0, 1]\nsgd.momentum = 0.9\n"
     file = write(tmp_path, text, steps=6)

@@ -35,6 +35,7 @@ finite_guard.patience = 1
 sweep.axes = {'sgd.learning_rate': [0.1, 3e38, 0.3, 0.03, 0.2]}
 sweep.seeds = [0, 1]
 """
+TWO_AT_ONCE = ("--workers", "2", "--set", "sweep.strategy = 'vmap'")
 HALVING = "sweep.halving = @halving()\nhalving.rungs = (2, 4)\nhalving.keep = 0.4\n"
 
 
@@ -47,7 +48,9 @@ def measured(run):
     return {record["step"]: record["valid/nats_per_token"] for record in records if record["phase"] == "eval"}
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "2", "--set", "sweep.strategy = 'vmap'")])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--workers", "2", "--set", "sweep.strategy = 'vmap'"), marks=pytest.mark.long)]
+)
 def test_the_best_go_on_and_end_where_they_would_have_ended_alone(tmp_path, options):
     whole, raced = tmp_path / "whole", tmp_path / "raced"
     (tmp_path / "whole.gin").write_text(FILE)

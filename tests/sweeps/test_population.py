@@ -18,6 +18,7 @@ from lmlab.training.loop import begin, train
 from lmlab.training.run import Run
 from lmlab.training.run_folder import RunFolder
 from lmlab.training.signals import StopSignals
+from tests.later import later
 
 BASE = """
 experiment.model = @gpt
@@ -108,7 +109,7 @@ def test_each_is_what_it_is_alone_and_one_that_diverges_disturbs_nobody(alone, t
     assert RunFolder(tmp_path / "2").status()["state"] == "failed"
 
 
-@pytest.mark.parametrize("how", ["in turns", "at once"])
+@pytest.mark.parametrize("how", ["at once", *later(["in turns"])])
 def test_a_signal_saves_all_and_they_go_on_alone(alone, tmp_path, how):
     found = members()[:2]
     group = Together(differing([one.spec for one in found]))
