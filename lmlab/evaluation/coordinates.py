@@ -112,9 +112,13 @@ class _Places:
     """
 
     def __init__(self, program: Program) -> None:
-        model, blocks = program.model, depth(program.model)
-        if blocks is None or not isinstance(program.abstract_model, CausalLM):
-            raise ConfigError(f"'{program.experiment.model.name}' is no causal model with one stack of blocks.")
+        model, blocks, module = program.model, depth(program.model), program.abstract_model
+        if blocks is None or not (
+            isinstance(module, CausalLM) and hasattr(module, "blocks") and hasattr(module, "norm")
+        ):
+            raise ConfigError(
+                f"'{program.experiment.model.name}' is no causal model of one stack of blocks around a residual stream."
+            )
         self._model, self._blocks = model, blocks
         self._call = jax.jit(self._all)
 
@@ -131,9 +135,13 @@ class _Places:
         return {**found, "logits": bound.project(bound.hidden(tokens)[0])}
 
 
+def _as_it_is(x: Array) -> Array:
+    return x
+
+
 def _stream(model: ModelDef[Any], params: Mapping[str, Array], tokens: Array) -> Array:
     """The residual stream behind the last block: without the norm that stands there."""
     bound = model.bind(params)
-    if getattr(bound, "norm", None) is not None:
-        bound.norm = None
+    if bound.norm is not None:
+        bound.norm = _as_it_is
     return bound.hidden(tokens)[0]

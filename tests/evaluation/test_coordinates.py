@@ -58,6 +58,16 @@ def test_powers_are_those_of_the_width():
     assert Coordinates("x", widths, *sizes).slopes == pytest.approx((0.5, -1.0, 0.0), abs=1e-9)
 
 
+def test_other_models_of_blocks_are_looked_at_and_those_without_refused(tmp_path, capsys):
+    path = tmp_path / "other.gin"
+    path.write_text("".join(line + "\n" for line in GIN.splitlines() if not line.startswith("gpt.")))
+    of = ["--widths", "8,16", "--steps", "1", "--set"]
+    code, powers, _ = shown(capsys, str(path), *of, "experiment.model = @mamba; mamba.layers = 1", "--tolerance", "9")
+    assert code == 0 and list(powers) == ["block 1", "logits"]
+    assert main(["coordinates", str(path), *of, "experiment.model = @lstm"]) == 2
+    assert "'lstm' is no causal model of one stack" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "why"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from flax import nnx
 
 from lmlab.config import resolve
 from lmlab.errors import ConfigError
+from lmlab.interop import families
 from lmlab.models.gpt import GPT
 from lmlab.models.llama import Llama
 from lmlab.nn.functional import ModelDef
@@ -94,6 +97,14 @@ def test_adamw_moves_kernels_by_their_rate_and_decays_all_alike():
     # Adam's first step is the sign of the gradient.
     expected = {"blocks/k": -0.1 * (0.25 + 0.5), "embedding": -0.1 * (1 + 0.5), "blocks/b": -0.1}
     assert {path: float(value.ravel()[0]) for path, value in updates.items()} == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "config"), [(GPT, families._gpt2_config), (Llama, families._llama_config)])
+def test_a_layout_of_others_that_has_no_such_factors_refuses_them(kind, config):
+    values = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
+    assert config(values)
+    with pytest.raises(ConfigError, match="mup_base_width = 32"):
+        config({**values, "mup_base_width": 32})
 
 
 GIN = """

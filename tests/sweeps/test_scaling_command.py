@@ -165,3 +165,29 @@ def test_a_mistake_is_one_line(ladder, capsys, words, code, why):
     assert main(["scaling", *(str(ladder) if word == "SWEEP" else word for word in words)]) == code
     said = capsys.readouterr()
     assert why in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
+@pytest.mark.long
+def test_a_ladder_is_climbed_gone_on_with_and_fitted(tmp_path, capsys):
+    """The whole way, on sequences of a hidden Markov source; the last trials are lost, and made again."""
+    file, folder = tmp_path / "mine.gin", tmp_path / "sweep"
+    text = BASE.format(width=4, steps=1).replace("@random_tokens", "@hmm_source").replace("seq_len = 7", "seq_len = 64")
+    file.write_text(
+        "\n".join(line for line in text.splitlines() if not line.startswith(("experiment.steps", "elman.width")))
+        + "\nexperiment.hooks = []\nexperiment.writers = []\nsweep.over_compute = @ladder\nladder.held_out = 1\n"
+        "ladder.sizes = {'elman.width': [3, 6, 12, 24]}\nladder.tokens = [2560, 7680, 25600]\nsweep.fail_after = 1\n"
+        "checkpoints.every = 0\n"
+    )
+    assert main(["sweep", str(file), "--folder", str(folder)]) == 0
+    capsys.readouterr()
+    text = shown(capsys, folder, "--resamples", "20")
+    held = [line.split() for line in text.splitlines() if line.endswith("held out") and line[0].isdigit()]
+    assert "9 runs, 3 held out" in text and [words[1] for words in held] == ["2,560", "7,680", "25,600"]
+    for words in held:
+        measured, said, error = float(words[3]), float(words[4]), float(words[7].rstrip("%"))
+        assert error == pytest.approx(100 * (said / measured - 1), abs=0.02)
+    for one in json.loads((folder / "sweep.json").read_text())["trials"][-3:]:
+        shutil.rmtree(folder / "trials" / one["id"])
+    assert main(["sweep", str(file), "--folder", str(folder)]) == 0  # the same command again: what is not there is made
+    capsys.readouterr()
+    assert shown(capsys, folder, "--resamples", "20") == text
