@@ -1,6 +1,6 @@
 """One process of a sweep: takes trials that nobody is at work on, one or several at a time, until there are none.
 
-    python -m lmlab.sweeps.worker FOLDER [PROCESSOR ...] [--alone] [--groups 0,2]
+    python -m lmlab.sweeps.worker FOLDER [PROCESSOR ...] [--alone] [--directory DIR] [--groups 0,2]
 
 Trials of one group share what they read and their compiled programs. A lock keeps a trial for one process, and goes
 with the process.
@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from lmlab.errors import ConfigError, DataError, Interrupted, LmlabError, NonFiniteError, is_out_of_memory
 from lmlab.parallel.compiling import shared_programs
 from lmlab.sweeps.folder import FAILED, MACHINE, Record, Status, SweepFolder
-from lmlab.sweeps.launchers.watching import ALONE, SECONDS_BETWEEN_LOOKS
+from lmlab.sweeps.launchers.watching import ALONE, DIRECTORY, SECONDS_BETWEEN_LOOKS
 from lmlab.sweeps.population import Lanes, take_turns
 from lmlab.sweeps.race import Race
 from lmlab.sweeps.shelf import Shelf
@@ -218,8 +219,13 @@ def main(*words: str, before_leaving: Callable[[int], None] = lambda code: None)
     parser.add_argument("folder", help="of a sweep")
     parser.add_argument("processors", nargs="*", type=int, help="on which alone it computes (none: on all)")
     parser.add_argument(ALONE, action="store_true", help="do not end with the standard input")
+    parser.add_argument(DIRECTORY, help="which the paths in the configuration are relative to")
     parser.add_argument("--groups", help="numbers of the groups of which trials are taken, with commas (none: all)")
     args = parser.parse_args(words)
+    if args.directory is not None:
+        if not Path(args.directory).is_dir():
+            parser.error(f"{args.directory}, in which the sweep was started, is no directory here.")
+        os.chdir(args.directory)
     if args.processors:  # before the compiler looks how many threads are of use
         os.sched_setaffinity(0, args.processors)
     groups = None if args.groups is None else [int(group) for group in args.groups.split(",")]

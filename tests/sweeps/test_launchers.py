@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,39 @@ def test_a_line_for_each_worker_is_printed_and_begins_where_others_have_left_off
     assert [record["status"] for record in records(sweep)] == ["ok", "ok"]
     by_submitit(sweep, "--set", "slurm.cluster = 'local'")
     assert [(record["status"], len(record["attempts"])) for record in records(sweep)] == [("ok", 1)] * 4
+
+
+def test_a_line_that_begins_elsewhere_reads_what_the_files_name(sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "text.txt").write_text("to be or not to be\n" * 99)
+    text = ["--set", "experiment.dataset = @text_files; text_files.train = 'text.txt'"]
+    text += ["--set", "text_files.split_by = 'position'; experiment.tokenizer = @bytes"]
+    text += ["--set", "sweep.axes = {}; sweep.seeds = [0]; sgd.learning_rate = 0.1; experiment.evaluators = []"]
+    (tmp_path / "mine.gin").write_text(
+        "".join(line for line in FILE.format(steps=3).splitlines(True) if "random_tokens.vocab" not in line)
+    )
+    line = "shell.line = 'cd elsewhere && {command}'; shell.run_here = True"
+    assert main(["sweep", *sweep, *text, "--launcher", "shell", "--set", line]) == 0
+    assert [record["status"] for record in records(sweep)] == ["ok"]
+
+
+@pytest.mark.long
+def test_a_signal_ends_what_a_line_has_started_and_its_trials_are_saved(sweep, tmp_path):
+    (tmp_path / "mine.gin").write_text(FILE.format(steps=100_000) + "experiment.writers = []\n")
+    line = "shell.line = '{command}; true'; shell.run_here = True; experiment.log_every = 10"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lmlab", "sweep", *sweep, "--launcher", "shell", "--set", line],
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(tmp_path.glob("sweep/trials/*/metrics.jsonl")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    (record,) = records(sweep)
+    assert record["status"] == "interrupted"
+    with pytest.raises(ProcessLookupError):
+        os.kill(record["process"], 0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from lmlab.errors import RunFolderError
 from lmlab.registry import launchers
@@ -88,6 +89,7 @@ class _Crew:
         self._shares = shares(most)
         self._workers: dict[int, subprocess.Popen[bytes]] = {}  # by the number of their share
         self._hired = 0
+        self._since: dict[int, str] = {}  # by process id: when it was started, as attempts tell it
         self._dismissed = False
         self.satisfied = False
 
@@ -103,9 +105,11 @@ class _Crew:
                 continue
             command = worker_command(self._folder, *map(str, processors))
             with (self._folder.log / f"worker-{self._hired}.txt").open("ab") as log:
-                self._workers[number] = subprocess.Popen(
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                worker = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_of_memory(len(self._shares))
                 )
+            self._workers[number], self._since[worker.pid] = worker, now
             self._hired += 1
 
     def look(self) -> dict[str, Record | None]:
@@ -135,15 +139,25 @@ class _Crew:
                 worker.wait()
         self.look()
 
+    def _was_at(self, worker: subprocess.Popen[bytes], record: Record | None) -> bool:
+        """Whether a record is of a trial that a worker was at: ids of processes are used again, so its time counts."""
+        if record is None or record.status != "running" or not record.attempts:
+            return False
+        same = (record.machine, record.process) == (MACHINE, worker.pid)
+        return same and record.attempts[-1]["started"] >= self._since[worker.pid]
+
     def _bury(self, worker: subprocess.Popen[bytes]) -> None:
         """Writes what became of the trials that a dead worker was at."""
         how = f"signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
-        records = [record for record in records_of(self._folder).values() if record and record.status == "running"]
-        its = [record for record in records if (record.machine, record.process) == (MACHINE, worker.pid)]
-        for record in its:
-            record.status, record.message = "killed", f"its process ended by {how}; see {self._folder.log}."
-            record.attempts[-1] |= {"status": "killed"}
-            self._folder.write_record(record)
+        its = [trial for trial, record in records_of(self._folder).items() if self._was_at(worker, record)]
+        for trial in its:
+            with self._folder.claimed(trial) as mine:  # else a living process is at it, whatever the record says
+                record = self._folder.record(trial)
+                if not mine or record is None or not self._was_at(worker, record):
+                    continue
+                record.status, record.message = "killed", f"its process ended by {how}; see {self._folder.log}."
+                record.attempts[-1] |= {"status": "killed"}
+                self._folder.write_record(record)
         if not its:  # it died at no trial: another one would, too
             raise RunFolderError(
                 f"a worker of the sweep ended by {how} before its first trial; see {self._folder.log}."

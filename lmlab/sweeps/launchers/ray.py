@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lmlab.errors import ConfigError
 from lmlab.ranges import Natural, NonNegative
 from lmlab.registry import launchers
 from lmlab.sweeps.folder import SweepFolder
-from lmlab.sweeps.launchers.watching import ALONE, Tell, watch
+from lmlab.sweeps.launchers.watching import ALONE, DIRECTORY, Tell, watch
 
 
 @launchers.register("ray")
@@ -45,7 +46,8 @@ class Ray:
         ray.init(address=self.address, include_dashboard=False, log_to_driver=False, configure_logging=False)
         try:
             task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries, max_calls=1)(_work)
-            tasks = [task.remote(str(folder.path.resolve()), share, self.gpus) for share in shares]
+            place = str(Path.cwd())
+            tasks = [task.remote(str(folder.path.resolve()), place, share, self.gpus) for share in shares]
 
             def working() -> bool:
                 return bool(ray.wait(tasks, num_returns=len(tasks), timeout=0)[1])
@@ -60,7 +62,7 @@ class Ray:
             ray.shutdown()
 
 
-def _work(folder: str, groups: list[int] | None, gpus: float) -> int:
+def _work(folder: str, directory: str, groups: list[int] | None, gpus: float) -> int:
     """What a task does."""
     import os
 
@@ -69,4 +71,4 @@ def _work(folder: str, groups: list[int] | None, gpus: float) -> int:
     if 0 < gpus < 1:
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 * gpus:.3f}")
     chosen: list[Any] = [] if groups is None else ["--groups", ",".join(map(str, groups))]
-    return main(folder, ALONE, *chosen)
+    return main(folder, ALONE, DIRECTORY, directory, *chosen)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from lmlab.errors import ConfigError, RunFolderError
 from lmlab.registry import launchers
 from lmlab.sweeps.folder import SweepFolder
-from lmlab.sweeps.launchers.watching import ALONE, Tell, records_of, watch, worker_text
+from lmlab.sweeps.launchers.watching import (
+    ALONE,
+    GRACE,
+    SECONDS_BETWEEN_LOOKS,
+    Tell,
+    records_of,
+    watch,
+    worker_text,
+)
 
 
 @launchers.register("shell")
@@ -44,15 +57,8 @@ class Shell:
         running = []
         for number, line in enumerate(lines):
             with (folder.log / f"shell-{number}.txt").open("ab") as log:
-                running.append(subprocess.Popen(["sh", "-c", line], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-
-        def dismiss() -> None:
-            for process in running:
-                process.terminate()
-            for process in running:
-                process.wait()
-
-        watch(folder, tell, lambda: any(process.poll() is None for process in running), dismiss)
+                running.append(_started(line, log))
+        watch(folder, tell, lambda: any(process.poll() is None for process in running), lambda: _end_with_all(running))
         if failed := [number for number, process in enumerate(running) if process.returncode]:
             number = failed[0]
             raise RunFolderError(f"shell.line: the line of worker {number} returned {running[number].returncode}.")
@@ -65,3 +71,24 @@ class Shell:
                 f"shell.line = '{self.line}': it may name {{command}}, {{quoted}} and {{number}}; other braces are "
                 f"doubled ({error})."
             ) from None
+
+
+def _started(line: str, log: BinaryIO) -> subprocess.Popen[bytes]:
+    """A shell that runs a line; a session of its own, so that a signal reaches all that the line has started."""
+    return subprocess.Popen(
+        ["sh", "-c", line], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def _end_with_all(running: list[subprocess.Popen[bytes]]) -> None:
+    """Has the lines end with what they have started on this machine, and waits until that has saved."""
+    until = time.monotonic() + GRACE
+    for process in running:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+    for process in running:
+        process.wait()
+        with suppress(ProcessLookupError):  # the shell is gone at once, and a worker only when it has saved
+            while time.monotonic() < until:
+                os.killpg(process.pid, 0)
+                time.sleep(SECONDS_BETWEEN_LOOKS)

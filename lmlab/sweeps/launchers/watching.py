@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from lmlab.errors import Interrupted
 from lmlab.sweeps.folder import Record, SweepFolder
@@ -19,6 +20,9 @@ GRACE = 120.0
 ALONE = "--alone"
 """Tells a worker that nobody who started it holds its standard input open."""
 
+DIRECTORY = "--directory"
+"""Tells a worker that begins somewhere else which working directory the paths in the configuration are relative to."""
+
 Tell = Callable[[dict[str, Record | None]], None]
 """Called again and again with the records of all trials by id."""
 
@@ -29,8 +33,8 @@ def worker_command(folder: SweepFolder, *more: str) -> list[str]:
 
 
 def worker_text(folder: SweepFolder, *more: str) -> str:
-    """What starts a worker, as a shell reads it."""
-    return shlex.join(worker_command(folder, *more))
+    """What starts a worker in any working directory, as a shell reads it."""
+    return shlex.join(worker_command(folder, DIRECTORY, str(Path.cwd()), *more))
 
 
 def records_of(folder: SweepFolder) -> dict[str, Record | None]:
