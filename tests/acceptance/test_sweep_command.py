@@ -171,7 +171,7 @@ def test_a_sweep_that_is_killed_ends_as_one_that_was_not(tmp_path: Path, kills: 
 def test_a_worker_that_dies_takes_one_trial_with_it(tmp_path: Path) -> None:
     file = write(tmp_path, "sweep.axes = {'sgd.learning_rate': [0.1, 0.2]}", steps=4000)
     sweep = tmp_path / "sweep"
-    process = start(file, sweep, "--set", "experiment.log_every = 20; checkpoints.every = 0")
+    process = start(file, sweep, "--workers", "1", "--set", "experiment.log_every = 20; checkpoints.every = 0")
     while not losses(sweep) and process.poll() is None:
         time.sleep(0.01)
     (record,) = records(sweep).values()
