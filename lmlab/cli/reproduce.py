@@ -101,6 +101,8 @@ def _measure(one: Reproduction, claims: Sequence[Claim], budget: float) -> Selec
     try:
         one.train(chosen.parts, lambda folder: Progress(folder, 1, time.monotonic))
     finally:
+        if chosen.parts and sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr)  # the line that told how far it was
         one.collect(claims)
     return chosen
 
