@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.later import repeats
+
 settings.register_profile("patient", deadline=None)  # a slow machine is no failure
 settings.load_profile("patient")
 
@@ -48,3 +50,9 @@ def own_catalogue(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in set(sys.modules) - before:
         if name.startswith("lmlab_plugin_"):
             del sys.modules[name]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if repeats(item.nodeid):
+            item.add_marker(pytest.mark.long)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lmlab.contracts import Spec
 from lmlab.errors import ConfigError
@@ -29,6 +29,8 @@ class Halving:
       metric: as `lmlab report` names it: of an evaluation, or `train/NAME` of the training records.
       better: which direction is better; None: by the metric's name.
     """
+
+    TINY: ClassVar[str] = "halving.rungs = (2, 4)"
 
     rungs: tuple[Count, ...]
     keep: ProperFraction = 0.5
