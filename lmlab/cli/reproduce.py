@@ -13,10 +13,12 @@ met, or on course. `lmlab papers new NAME` begins a paper of your own.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +27,12 @@ from lmlab.cli.table import print_heading, print_table
 from lmlab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lmlab.cli.sweep_table import Progress
     from lmlab.papers.budget import Selection
     from lmlab.papers.claims import Band, Claim, Device, Paper
     from lmlab.papers.judging import Verdict
     from lmlab.papers.reproducing import Reproduction
+    from lmlab.sweeps.folder import SweepFolder
 
 RUNS = Path("runs") / "papers"
 
@@ -88,7 +92,6 @@ def _check(args: argparse.Namespace) -> None:
 
 def _measure(one: Reproduction, claims: Sequence[Claim], budget: float) -> Selection:
     """Runs and calls what fits, and keeps what came of it."""
-    from lmlab.cli.sweep_table import Progress
     from lmlab.training.compilation_cache import use_compilation_cache
 
     device = _device()
@@ -98,13 +101,16 @@ def _measure(one: Reproduction, claims: Sequence[Claim], budget: float) -> Selec
               f"{_minutes(chosen.minutes)} by the paper's estimates")  # fmt: skip
         use_compilation_cache()
     one.call_checks((claim for claim in claims if claim.id in chosen.checks), _tell)
-    try:
-        one.train(chosen.parts, lambda folder: Progress(folder, 1, time.monotonic))
-    finally:
-        if chosen.parts and sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr)  # the line that told how far it was
-        one.collect(claims)
+    with ExitStack() as closing:
+        closing.callback(one.collect, claims)
+        one.train(chosen.parts, lambda folder: closing.enter_context(contextlib.closing(_progress(folder))))
     return chosen
+
+
+def _progress(folder: SweepFolder) -> Progress:
+    from lmlab.cli.sweep_table import Progress
+
+    return Progress(folder, 1, time.monotonic)
 
 
 def _device() -> Device:
