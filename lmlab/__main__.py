@@ -4,4 +4,5 @@ import sys
 
 from lmlab.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":  # processes that multiprocessing starts import this module by another name
+    sys.exit(main())

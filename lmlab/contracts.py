@@ -265,8 +265,13 @@ class Partitioner(Protocol):
         """The rows of the global batch that this process reads: one block."""
         ...
 
-    def init(self, make_state: Callable[[Array], Any], key: Array) -> Any:
-        """`make_state(key)`, laid out over the devices, made by one compiled program."""
+    def initializer(self, make_state: Callable[[Any], Any], given: Any) -> Callable[[Any], Any]:
+        """`make_state` as one compiled program, whose result is laid out over the devices.
+
+        Args:
+          make_state: of a key, or of a tree of arrays with a key in it.
+          given: such a thing, for its shapes.
+        """
         ...
 
     def place(self, batch: Mapping[str, np.ndarray], leading: int = 0) -> Mapping[str, Array]:

@@ -25,9 +25,9 @@ def jit_once(function: Callable[..., Any], **options: Any) -> jax.stages.Wrapped
     return jax.jit(function, compiler_options=quick, **options)
 
 
-def call_once(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """`function(*args)`, compiled as `jit_once` does."""
-    return _shared(jit_once(function, **options).lower(*args), "once", jax.stages.Lowered.compile)(*args)
+def compile_once(function: Callable[..., Any], *args: Any, **options: Any) -> jax.stages.Compiled:
+    """`function` for arguments of these shapes, compiled as `jit_once` does."""
+    return _shared(jit_once(function, **options).lower(*args), "once", jax.stages.Lowered.compile)
 
 
 def compile_for_speed(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

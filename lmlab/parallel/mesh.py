@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
 from lmlab.errors import ConfigError
 from lmlab.nn.layout import ROWS
 from lmlab.parallel.batches import check_division, contiguous_rows
-from lmlab.parallel.compiling import call_once, compile_for_speed
+from lmlab.parallel.compiling import compile_for_speed, compile_once
 from lmlab.parallel.rules import RULES, shardings
 from lmlab.registry import partitioners
 
@@ -87,11 +87,11 @@ class Mesh:
         places = self._of_batch(0).addressable_devices_indices_map((global_batch_size,))
         return contiguous_rows((index[0] for index in places.values() if index), global_batch_size)
 
-    def init(self, make_state: Callable[[Array], Any], key: Array) -> Any:
-        """`make_state(key)`, laid out over the devices, made by one compiled program."""
+    def initializer(self, make_state: Callable[[Any], Any], given: Any) -> Callable[[Any], Any]:
+        """See `contracts.Partitioner.initializer`."""
         # Not device_put: that may alias its source, which a donating step would delete.
-        layout = self._layout(jax.eval_shape(make_state, key))
-        return call_once(make_state, key, out_shardings=layout)
+        layout = self._layout(jax.eval_shape(make_state, given))
+        return compile_once(make_state, given, out_shardings=layout)
 
     def place(self, batch: Mapping[str, np.ndarray], leading: int = 0) -> dict[str, Array]:
         """This process's rows as part of the global batch on the devices; `leading` axes stand before B."""

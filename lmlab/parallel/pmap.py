@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lmlab.errors import ConfigError
 from lmlab.parallel.batches import by_row, check_division
-from lmlab.parallel.compiling import call_once, compile_for_speed
+from lmlab.parallel.compiling import compile_for_speed, compile_once
 from lmlab.registry import partitioners
 
 
@@ -61,9 +61,10 @@ class Pmap:
         """All rows: there is one process."""
         return range(global_batch_size)
 
-    def init(self, make_state: Callable[[Array], Any], key: Array) -> Any:
-        """`make_state(key)`, made on one device and copied to every one."""
-        return self.load(call_once(make_state, key))
+    def initializer(self, make_state: Callable[[Any], Any], given: Any) -> Callable[[Any], Any]:
+        """See `contracts.Partitioner.initializer`; it is made on one device and copied to every one."""
+        make = compile_once(make_state, given)
+        return lambda given: self.load(make(given))
 
     def place(self, batch: Mapping[str, np.ndarray], leading: int = 0) -> dict[str, Array]:
         """The batch with a leading device axis; `leading` axes stand before B."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -84,7 +85,9 @@ class Together:
         self._paths = tuple(paths)
         self.shelf = Shelf() if shelf is None else shelf
         self._dispatch: Dispatch | None = None
+        self._initializer: Callable[[Any], State] | None = None
         self._model: ModelDef[Any] | None = None
+        self._abstract: State | None = None
         self.compiled = 0
 
     def make(self, resolved: Resolved, **given: Any) -> Program:
@@ -103,6 +106,24 @@ class Together:
         """What one of the trials gives to a step that all share."""
         own = numbers_of(member.spec)
         return {path: jnp.asarray(own[path], _dtype(path)) for path in self._paths}
+
+    def abstract_state(self, make: Callable[[], State]) -> State:
+        """The shapes of the state, which all share; made by the first trial."""
+        if self._abstract is None:
+            self._abstract = make()
+        return self._abstract
+
+    def first_state(self, member: Program) -> State:
+        """The state of one of the trials before its first step, by a program that all share."""
+        given = self.numbers(member), member.key
+        if self._initializer is None:
+
+            def make_state(given: tuple[Numbers, jax.Array]) -> State:
+                numbers, key = given
+                return member.at(_as_numbers(numbers)).init(key)
+
+            self._initializer = member.partitioner.initializer(make_state, given)
+        return self._initializer(given)
 
     def dispatch(self, member: Program) -> Dispatch:
         """The compiled step with the numbers of one of the trials."""
@@ -129,8 +150,7 @@ class Together:
         names: list[str] = []
 
         def step(numbers: Numbers, state: State, batch: Mapping[str, jax.Array]) -> tuple[State, jax.Array]:
-            values = {path: _number(path, value) for path, value in numbers.items()}
-            new, metrics = member.at(values).step(state, batch)
+            new, metrics = member.at(_as_numbers(numbers)).step(state, batch)
             names[:] = metrics
             return new, jnp.stack([jnp.stack(pair) for pair in metrics.values()])
 
@@ -167,6 +187,18 @@ class Member(Program):
     def _define_model(self) -> ModelDef[Any]:
         return self.group.model(super()._define_model)
 
+    @cached_property
+    def abstract_state(self) -> State:
+        """See `Program.abstract_state`."""
+        return self.group.abstract_state(lambda: self.partitioner.abstract(self.init, self.key))
+
+    def init_state(self) -> State:
+        """See `Program.init_state`."""
+        try:
+            return self.group.first_state(self)
+        except (TypeError, LmlabError):  # see `compile_dispatch`, which says it
+            return super().init_state()
+
     def compile_dispatch(self) -> Dispatch:
         """See `Program.compile_dispatch`; where a number cannot be an input of the step, one of the trial's own."""
         if self.partitioner.axis_name is not None:
@@ -194,6 +226,8 @@ def _dtype(path: str) -> Any:
     return jnp.uint32 if path == "seed" else jnp.float32
 
 
-def _number(path: str, value: jax.Array) -> jax.Array:
-    """As a Python number takes part in arithmetic: without deciding the dtype of what it is multiplied by."""
-    return value if path == "seed" else jax.lax.convert_element_type(value, float)
+def _as_numbers(numbers: Numbers) -> dict[str, jax.Array]:
+    """As Python numbers take part in arithmetic: without deciding the dtype of what they are multiplied by."""
+    return {
+        path: value if path == "seed" else jax.lax.convert_element_type(value, float) for path, value in numbers.items()
+    }

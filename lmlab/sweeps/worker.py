@@ -245,7 +245,7 @@ def main(*words: str, before_leaving: Callable[[int], None] = lambda code: None)
 
 
 def _end_with_the_input() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # nothing is ever written there
+    while os.read(0, 1):  # nothing is ever written there
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -247,7 +247,7 @@ class Program:
 
     def init_state(self) -> State:
         """The state before the first step, on the devices, in the partitioner's layout."""
-        return self.partitioner.init(self.init, self.key)
+        return self.partitioner.initializer(self.init, self.key)(self.key)
 
     def step_flops(self) -> int:
         """Floating-point operations of the matrix products of one optimizer step (see `cost.matmul_flops`)."""

@@ -40,7 +40,7 @@ def train(partitioner, recipe, batches, microbatches=1):
     step = make_step(recipe, microbatches=microbatches, axis_name=partitioner.axis_name)
     partitioner.check(B, microbatches)
     program = partitioner.compile(step, partitioner.abstract(init, key), shapes_of(batches[0]), donate=True)
-    state, losses = partitioner.init(init, key), []
+    state, losses = partitioner.initializer(init, key)(key), []
     with jax.transfer_guard("disallow"):
         for batch in batches:
             state, metrics = program(state, partitioner.place(batch))
@@ -94,7 +94,7 @@ def test_several_steps_per_dispatch_are_single_steps(alone, layout):
     init, key = make_init(recipe), stream_key(SEED, INIT)
     steps = many_steps(make_step(recipe, axis_name=partitioner.axis_name))
     program = partitioner.compile(steps, partitioner.abstract(init, key), stacked, leading=1, donate=True)
-    _, metrics = program(partitioner.init(init, key), partitioner.place(stacked, leading=1))
+    _, metrics = program(partitioner.initializer(init, key)(key), partitioner.place(stacked, leading=1))
     total, weight = jax.device_get(metrics["loss"])
     np.testing.assert_allclose(total / weight, losses, atol=1e-5)
 
@@ -103,7 +103,7 @@ def test_several_steps_per_dispatch_are_single_steps(alone, layout):
 def test_an_exported_state_is_loaded_as_it_was(layout):
     partitioner, recipe = LAYOUTS[layout], recipe_with(AdamW(0.01))
     init, key = make_init(recipe), stream_key(SEED, INIT)
-    state = partitioner.init(init, key)
+    state = partitioner.initializer(init, key)(key)
     exported, target = partitioner.export(state), partitioner.abstract(init, key)
     kind = lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding)  # noqa: E731
     assert jax.tree.map(kind, exported) == jax.tree.map(kind, target)
@@ -128,7 +128,7 @@ def test_evaluation_gives_sums_over_all_devices(layout):
         return sums if partitioner.axis_name is None else jax.lax.psum(sums, partitioner.axis_name)
 
     program = partitioner.compile(evaluate, partitioner.abstract(init, key).params, batch)
-    total, weight = program(partitioner.init(init, key).params, partitioner.place(batch))
+    total, weight = program(partitioner.initializer(init, key)(key).params, partitioner.place(batch))
     alone = NextToken()(recipe.model.bind(jax.jit(init)(key).params), batch, None, 0)
     assert float(weight) == batch["weights"].sum()
     np.testing.assert_allclose(total, alone.total, rtol=1e-5)
@@ -136,7 +136,7 @@ def test_evaluation_gives_sums_over_all_devices(layout):
 
 def test_the_optimizers_state_lies_as_its_parameters_do():
     recipe, mesh = recipe_with(Muon(0.1, 0.1)), Mesh(data=2, fsdp=2, tensor=2)
-    state = mesh.init(make_init(recipe), stream_key(SEED, INIT))
+    state = mesh.initializer(make_init(recipe), key := stream_key(SEED, INIT))(key)
     layout = lambda leaf: tuple(leaf.sharding.spec) if any(leaf.sharding.spec) else ()  # noqa: E731
     assert layout(state.params["up/kernel"]) == (None, "fsdp", "tensor")
     assert layout(state.params["down/kernel"]) == (None, "tensor", "fsdp")
@@ -215,7 +215,7 @@ def test_a_rule_with_an_axis_that_does_not_exist_is_refused():
 
 def test_the_first_rule_wins():
     rules = ((r"up/kernel", ()), (r"up/kernel", ("tensor", None)))
-    state = Mesh(tensor=4, rules=rules).init(lambda _: {"up/kernel": jax.numpy.zeros((8, 8))}, 0)
+    state = Mesh(tensor=4, rules=rules).initializer(lambda _: {"up/kernel": jax.numpy.zeros((8, 8))}, 0)(0)
     assert not any(state["up/kernel"].sharding.spec)
 
 
@@ -243,7 +243,7 @@ def test_a_donated_state_is_gone_and_the_initial_state_shares_nothing():
     (batch,) = ragged_batches(1, B)
     init, key, mesh = make_init(recipe), stream_key(SEED, INIT), Mesh()
     program = mesh.compile(make_step(recipe), mesh.abstract(init, key), batch, donate=True)
-    first, second = mesh.init(init, key), mesh.init(init, key)
+    first, second = mesh.initializer(init, key)(key), mesh.initializer(init, key)(key)
     program(first, mesh.place(batch))
     assert all(leaf.is_deleted() for leaf in first.params.values())
     program(second, mesh.place(batch))
@@ -255,7 +255,7 @@ def test_a_compiled_step_refuses_other_shapes():
     init, key, mesh = make_init(recipe), stream_key(SEED, INIT), Mesh()
     program = mesh.compile(make_step(recipe), mesh.abstract(init, key), batch, donate=True)
     with pytest.raises(TypeError, match="compiled"):
-        program(mesh.init(init, key), mesh.place(other))
+        program(mesh.initializer(init, key)(key), mesh.place(other))
 
 
 REAL = {

@@ -57,7 +57,7 @@ def losses_alone():
     recipe = Recipe(tiny_model(), NextToken(), SGD(0.5, momentum=0.9), seed=3, clip_norm=0.7, ema=0.9)
     one, init, key, batches = Mesh(data=1), make_init(recipe), stream_key(3, INIT), ragged_batches(5, 16)
     step = one.compile(make_step(recipe), one.abstract(init, key), batches[0], donate=True)
-    state, losses = one.init(init, key), []
+    state, losses = one.initializer(init, key)(key), []
     for batch in batches:
         state, metrics = step(state, one.place(batch))
         losses.append(float(metrics["loss"][0] / metrics["loss"][1]))

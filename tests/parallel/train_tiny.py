@@ -29,7 +29,7 @@ def train(mesh, die_at=None):
     batches = ragged_batches(STEPS, B)
     init, key, rows = make_init(recipe), stream_key(SEED, INIT), mesh.rows(B)
     step = mesh.compile(make_step(recipe, microbatches=2), mesh.abstract(init, key), batches[0], donate=True)
-    state, losses = mesh.init(init, key), []
+    state, losses = mesh.initializer(init, key)(key), []
     for number, batch in enumerate(batches):
         if number == die_at:
             os.kill(os.getpid(), signal.SIGKILL)

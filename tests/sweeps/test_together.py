@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmlab.config import resolve_variants, with_values
-from lmlab.parallel.compiling import call_once, jit_once, shared_programs
+from lmlab.parallel.compiling import compile_once, jit_once, shared_programs
 from lmlab.sweeps.together import Together, differing, numbers_of, shape_hash
 from lmlab.training.loop import train
 from lmlab.training.run import Run
@@ -127,7 +127,8 @@ def test_numbers_are_those_of_what_learns_alone() -> None:
 def test_programs_are_shared_only_if_every_constant_is_the_same() -> None:
     tables = [np.zeros(20_000, np.float32), np.zeros(20_000, np.float32)]
     tables[1][10_000] = 1
+    zero = jnp.float32(0)
     with shared_programs():
-        sums = [float(call_once(lambda x, table=table: (x + table).sum(), jnp.float32(0))) for table in tables]
+        sums = [float(compile_once(lambda x, table=table: (x + table).sum(), zero)(zero)) for table in tables]
     assert sums == [0, 1]
     assert float(jit_once(lambda x: x + 1)(1.0)) == 2

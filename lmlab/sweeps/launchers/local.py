@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 from lmlab.errors import RunFolderError
 from lmlab.registry import launchers
 from lmlab.sweeps.folder import FAILED, MACHINE, Record, SweepFolder
+from lmlab.sweeps.launchers.nursery import start
 from lmlab.sweeps.launchers.watching import (
     GRACE,
     SECONDS_BETWEEN_LOOKS,
@@ -19,7 +21,6 @@ from lmlab.sweeps.launchers.watching import (
     interrupted,
     left,
     records_of,
-    worker_command,
 )
 from lmlab.training.signals import StopSignals
 
@@ -52,7 +53,7 @@ class Local:
                     return
                 if not crew.satisfied:
                     crew.hire(len(left(records)))
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                crew.wait(SECONDS_BETWEEN_LOOKS)
 
 
 def shares(workers: int) -> list[tuple[int, ...]]:
@@ -73,6 +74,15 @@ def _of_memory(workers: int) -> dict[str, str]:
     return {**os.environ, MEMORY: f"{OF_THE_MEMORY / workers:.3f}"}
 
 
+@dataclass(frozen=True)
+class _Worker:
+    """A worker's process, what it would end without, and when it was started, as attempts tell it."""
+
+    process: BaseProcess
+    held: Connection
+    since: str
+
+
 class _Crew:
     """The workers of a sweep.
 
@@ -87,9 +97,8 @@ class _Crew:
     def __init__(self, folder: SweepFolder, most: int) -> None:
         self._folder = folder
         self._shares = shares(most)
-        self._workers: dict[int, subprocess.Popen[bytes]] = {}  # by the number of their share
+        self._workers: dict[int, _Worker] = {}  # by the number of their share
         self._hired = 0
-        self._since: dict[int, str] = {}  # by process id: when it was started, as attempts tell it
         self._dismissed = False
         self.satisfied = False
 
@@ -103,24 +112,29 @@ class _Crew:
         for number, processors in enumerate(self._shares):
             if len(self._workers) >= useful or number in self._workers:
                 continue
-            command = worker_command(self._folder, *map(str, processors))
-            with (self._folder.log / f"worker-{self._hired}.txt").open("ab") as log:
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                worker = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_of_memory(len(self._shares))
-                )
-            self._workers[number], self._since[worker.pid] = worker, now
+            log = self._folder.log / f"worker-{self._hired}.txt"
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            words = (str(self._folder.path.resolve()), *map(str, processors))
+            process, held = start(words, str(log), _of_memory(len(self._shares)))
+            self._workers[number] = _Worker(process, held, now)
             self._hired += 1
+
+    def wait(self, seconds: float) -> None:
+        """Waits so long, or until a worker has ended."""
+        ends = [worker.process.sentinel for worker in self._workers.values()]
+        if ends:
+            wait(ends, seconds)
+        else:
+            time.sleep(seconds)
 
     def look(self) -> dict[str, Record | None]:
         """The records of all trials, after those of workers that have died were written."""
         for number, worker in list(self._workers.items()):
-            if worker.poll() is None:
+            if worker.process.exitcode is None:
                 continue
             del self._workers[number]
-            if worker.stdin is not None:
-                worker.stdin.close()
-            if worker.returncode == 0:
+            worker.held.close()
+            if worker.process.exitcode == 0:
                 self.satisfied = True
             elif not self._dismissed:
                 self._bury(worker)
@@ -129,26 +143,27 @@ class _Crew:
     def dismiss(self) -> None:
         """Has all workers save and leave, and waits for them."""
         self._dismissed = True
-        for worker in self._workers.values():
-            worker.terminate()
-        for worker in self._workers.values():
-            try:
-                worker.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+        processes = [worker.process for worker in self._workers.values()]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(GRACE)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
         self.look()
 
-    def _was_at(self, worker: subprocess.Popen[bytes], record: Record | None) -> bool:
+    def _was_at(self, worker: _Worker, record: Record | None) -> bool:
         """Whether a record is of a trial that a worker was at: ids of processes are used again, so its time counts."""
         if record is None or record.status != "running" or not record.attempts:
             return False
-        same = (record.machine, record.process) == (MACHINE, worker.pid)
-        return same and record.attempts[-1]["started"] >= self._since[worker.pid]
+        same = (record.machine, record.process) == (MACHINE, worker.process.pid)
+        return same and record.attempts[-1]["started"] >= worker.since
 
-    def _bury(self, worker: subprocess.Popen[bytes]) -> None:
+    def _bury(self, worker: _Worker) -> None:
         """Writes what became of the trials that a dead worker was at."""
-        how = f"signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
+        code = worker.process.exitcode or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         its = [trial for trial, record in records_of(self._folder).items() if self._was_at(worker, record)]
         for trial in its:
             with self._folder.claimed(trial) as mine:  # else a living process is at it, whatever the record says
