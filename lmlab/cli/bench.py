@@ -9,15 +9,14 @@ is installed), for the model that the file chooses; --reference names others.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from lmlab.cli import configuration
 from lmlab.cli.table import print_heading, print_table
 from lmlab.errors import ConfigError
+from lmlab.parallel.memory import keep_memory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints speeds, ratios, Python time per step, the loader's speed and the MFU."""
+    keep_memory()
     resolved = configuration.resolve_arguments(args)
     from lmlab.training.compilation_cache import use_compilation_cache
     from lmlab.training.program import Program
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _references(args: argparse.Namespace, program: Any) -> list[ModuleType]:
+def _references(args: argparse.Namespace, program: Any) -> list[Path]:
     name = program.experiment.model.name
     files = [*args.files, *args.gin_files]
     beside = [Path(files[0]).parent / f"{kind}_{name}.py" for kind in ("reference", "torch")] if files else []
@@ -56,19 +56,10 @@ def _references(args: argparse.Namespace, program: Any) -> list[ModuleType]:
     for path in chosen:
         if not path.is_file():
             raise ConfigError(f"--reference {path}: no such file.")
-    return [load_module(path) for path in chosen]
+    return chosen
 
 
-def load_module(path: Path) -> ModuleType:
-    """The module in a file that is in no package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None, path
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _measure(program: Any, modules: list[ModuleType], steps: int, rounds: int, peak: float | None) -> dict[str, Any]:
+def _measure(program: Any, references: list[Path], steps: int, rounds: int, peak: float | None) -> dict[str, Any]:
     """Everything that is shown, as plain data."""
     import jax
 
@@ -76,11 +67,11 @@ def _measure(program: Any, modules: list[ModuleType], steps: int, rounds: int, p
 
     contestants = [throughput.Contestant("lmlab", throughput.training(program))]
     skipped = []
-    for module in modules:
+    for path in references:
         try:
-            contestants.append(throughput.Contestant(module.__name__, throughput.reference(module, program)))
+            contestants.append(throughput.Contestant(path.stem, throughput.reference(path, program)))
         except ModuleNotFoundError as error:
-            skipped.append(f"{module.__name__} is left out: {error.name} is not installed")
+            skipped.append(f"{path.stem} is left out: {error.name} is not installed")
     throughput.take_turns(contestants, steps, rounds)
     speeds = throughput.named_speeds(contestants, steps * program.data.train.tokens_per_step)
     at_most = peak * 1e12 if peak else throughput.peak_flops()

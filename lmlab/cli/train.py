@@ -14,6 +14,7 @@ import sys
 
 from lmlab.cli import configuration
 from lmlab.errors import Interrupted
+from lmlab.parallel.memory import keep_memory
 from lmlab.training.signals import StopRequested, StopSignals, leave
 
 
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; the signals are listened to before anything slow is imported."""
+    keep_memory()
     with StopSignals() as stop:
         try:
             _train(args, stop)

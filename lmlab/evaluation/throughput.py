@@ -14,6 +14,7 @@ import jax
 
 from lmlab.config import Resolved
 from lmlab.contracts import FrozenDict, Spec
+from lmlab.evaluation.yardstick import load_module, stepping, stepping_apart
 from lmlab.registry import hooks
 from lmlab.training.loop import train
 from lmlab.training.program import Program
@@ -97,34 +98,32 @@ def training(program: Program) -> Callable[[int], None]:
     return take
 
 
-def reference(module: Any, program: Program) -> Callable[[int], None]:
-    """Takes steps of a hand-written program of the same shapes, on batches that lie ready in memory.
+def reference(path: Path, program: Program) -> Callable[[int], None]:
+    """Takes steps of a hand-written program (see `yardstick.stepping`) of the shapes of another one.
+
+    One in JAX shares this process, and with it the memory and the threads that lmlab arranges. Others have their own.
 
     Args:
-      module: has `make(*, vocab, width, layers, heads, seq_len, batch, learning_rate) -> (state, step)`,
-        `step(state, tokens, targets) -> (state, loss)` and `sync(loss)`, which returns when the step is done.
+      path: of its module; whose name says by `torch_` that it is not in JAX.
       program: whose shapes and data are used.
+
+    Raises:
+      ModuleNotFoundError: a library that it needs is not installed.
     """
     experiment, model = program.experiment, program.experiment.model.kwargs
-    state, step = module.make(
-        vocab=program.data.vocab,
-        width=model["width"],
-        layers=model["layers"],
-        heads=model.get("heads", 1),
-        seq_len=experiment.seq_len,
-        batch=experiment.global_batch_size,
-        learning_rate=1e-3,
-    )
+    shapes = {
+        "vocab": program.data.vocab,
+        "width": model["width"],
+        "layers": model["layers"],
+        "heads": model.get("heads", 1),
+        "seq_len": experiment.seq_len,
+        "batch": experiment.global_batch_size,
+        "learning_rate": 1e-3,
+    }
     batches = [program.data.train.batch(k, range(experiment.global_batch_size)) for k in range(8)]
-
-    def take(steps: int) -> None:
-        nonlocal state
-        for number in range(steps):
-            batch = batches[number % len(batches)]
-            state, loss = step(state, batch["tokens"], batch["targets"])
-        module.sync(loss)
-
-    return take
+    if path.stem.startswith("torch_"):
+        return stepping_apart(path, shapes, batches)
+    return stepping(load_module(path), shapes, batches)
 
 
 def loader_tokens_per_second(program: Program, seconds: float = 2.0) -> float:

@@ -63,6 +63,8 @@ class GPT(nnx.Module):
         block adds, in [0, 1).
       init_std: standard deviation of initial weights; that of products which write into the residual stream is
         divided by sqrt(2 L) (GPT-2, section 2.3).
+      embedding_std: standard deviation of the initial embedding; None is `init_std`. Sinusoidal positions, whose
+        entries are between -1 and 1, drown a small one.
       mup_base_width: width of the model whose learning rate and initial weights are to serve this one, too: muP
         (`nn.mup`), for optimizers that know of it (`adamw`); None is the standard parametrisation.
       mup_base_heads: heads of that model; None is as many as this one has, so that heads grow with the width.
@@ -101,6 +103,7 @@ class GPT(nnx.Module):
         tie_embeddings: bool = True,
         dropout: ProperFraction = 0.0,
         init_std: NonNegative = 0.02,
+        embedding_std: NonNegative | None = None,
         mup_base_width: Count | None = None,
         mup_base_heads: Count | None = None,
         scan: bool = True,
@@ -119,7 +122,8 @@ class GPT(nnx.Module):
             sight=Sight(window=window), qk_norm=qk_norm, bias=bias, dropout=dropout, routing=routing,
             query_factor=self.widening.query_factor,
         )  # fmt: skip
-        self.embedding = Embedding(vocab, width, normal(init_std), rngs=rngs)
+        std = init_std if embedding_std is None else embedding_std
+        self.embedding = Embedding(vocab, width, normal(std), rngs=rngs)
         self.positions = Positions(
             positions, normal(init_std), width=width, heads=heads, head_width=width // heads, length=seq_len,
             base=rotary_base, rngs=rngs,

@@ -26,6 +26,7 @@ from typing import Any
 
 from lmlab.errors import ConfigError, DataError, Interrupted, LmlabError, NonFiniteError, is_out_of_memory
 from lmlab.parallel.compiling import shared_programs
+from lmlab.parallel.memory import keep_memory
 from lmlab.sweeps.folder import FAILED, MACHINE, Record, Status, SweepFolder
 from lmlab.sweeps.launchers.watching import ALONE, DIRECTORY, SECONDS_BETWEEN_LOOKS
 from lmlab.sweeps.population import Lanes, take_turns
@@ -229,6 +230,7 @@ def main(*words: str, before_leaving: Callable[[int], None] = lambda code: None)
     if args.processors:  # before the compiler looks how many threads are of use
         os.sched_setaffinity(0, args.processors)
     groups = None if args.groups is None else [int(group) for group in args.groups.split(",")]
+    keep_memory()
     with StopSignals() as stop:
         if not args.alone:
             threading.Thread(target=_end_with_the_input, daemon=True).start()

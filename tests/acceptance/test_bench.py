@@ -1,6 +1,7 @@
 """`lmlab bench`: what it prints and writes, for shapes that say nothing about speed."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -8,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from lmlab.cli.bench import load_module
 from lmlab.cli.main import main
 from lmlab.config import resolve
-from lmlab.evaluation.throughput import Contestant, flops_per_token, ratios, take_turns
+from lmlab.errors import LmlabError
+from lmlab.evaluation.throughput import Contestant, flops_per_token, ratios, reference, take_turns
+from lmlab.evaluation.yardstick import load_module
 from lmlab.training.program import Program
 from tests.later import later
 
@@ -67,6 +69,39 @@ def test_flops_per_token_are_those_of_the_stated_convention():
     assert flops_per_token(tied) == 6 * (blocks + 13 * 10 + attention)
     untied = Program(resolve([], [text + "gpt.tie_embeddings = False"]))
     assert flops_per_token(untied) == 6 * (blocks + 13 * 10 + attention)
+
+
+PROGRAM = """
+import os
+
+if {fails!r} == "missing":
+    import a_library_that_is_not_there
+
+def make(**shapes):
+    assert shapes["vocab"] == 256, shapes
+    return 0, lambda state, tokens, targets: (state + 1, (state, tokens.shape, os.getpid(), 1 // {divisor}))
+
+def sync(loss):
+    open({said!r}, "a").write(f"{{loss[0]}} {{loss[1]}} {{loss[2] != {pid}}}\\n")
+"""
+
+
+def test_a_program_beside_has_a_process_of_its_own(tmp_path):
+    program = Program(resolve([str(BENCHMARKS / "gpt_4x128.gin")], [TINY.format("gpt")]))
+    path, said = tmp_path / "torch_gpt.py", tmp_path / "said.txt"
+    written = {"fails": "", "divisor": 1, "said": str(said), "pid": os.getpid()}
+    path.write_text(PROGRAM.format(**written))
+    take = reference(path, program)
+    take(2)
+    take(3)
+    assert said.read_text().splitlines() == ["1 (8, 8) True", "4 (8, 8) True"]
+    path.write_text(PROGRAM.format(**{**written, "fails": "missing"}))
+    with pytest.raises(ModuleNotFoundError) as missing:
+        reference(path, program)
+    assert missing.value.name == "a_library_that_is_not_there"
+    path.write_text(PROGRAM.format(**{**written, "divisor": 0}))
+    with pytest.raises(LmlabError, match=r"torch_gpt.py: ZeroDivisionError"):
+        reference(path, program)(1)
 
 
 def test_a_reference_that_is_not_there_is_refused(capsys):
