@@ -62,6 +62,7 @@ def test_a_dead_worker_takes_no_trial_with_it_that_an_older_or_a_living_process_
     assert "signal 9" in records[its].message
 
 
+@pytest.mark.smoke  # other Pythons have other fork servers
 def test_a_worker_has_the_folder_and_the_environment_of_who_starts_it_and_its_exit_code_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     broad = {}
@@ -78,6 +79,7 @@ def test_a_worker_has_the_folder_and_the_environment_of_who_starts_it_and_its_ex
     assert process.exitcode == 1 and "nowhere" in Path("log.txt").read_text()
 
 
+@pytest.mark.smoke  # other Pythons have other fork servers
 def test_a_signal_to_the_whole_group_does_not_end_who_tells_the_exit_codes(tmp_path):
     said = tmp_path / "server.txt"
     first, held = forked(tell_server_and_sleep, said, 600)
