@@ -13,10 +13,14 @@ from lmlab.sweeps.scaling_law import Points
 _WANTED = "its first line must name the columns 'parameters', 'loss' (nats per token), and 'tokens' or 'flops' (6 N D)"
 
 
+ALSO = {"Model Size": "parameters", "Training FLOP": "flops"}
+"""Names of columns in the file that Besiroglu et al. publish."""
+
+
 def read_points(path: str | Path) -> Points:
     """The points of a CSV file with the columns `parameters`, `loss`, and `tokens` or `flops`; others do not matter.
 
-    Of `flops` C, the tokens are C / (6 N).
+    Besiroglu et al.'s names of them (`ALSO`) are known too. Of `flops` C, the tokens are C / (6 N).
 
     Raises:
       DataError: there is no such file, a column is missing, or a value is no positive number; the line is named.
@@ -25,6 +29,7 @@ def read_points(path: str | Path) -> Points:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             names = [(name or "").strip() for name in rows.fieldnames or ()]
+            names = [ALSO.get(name, name) for name in names]
             third = next((name for name in ("tokens", "flops") if name in names), None)
             if third is None or not {"parameters", "loss"} <= set(names):
                 raise DataError(f"{path}: {_WANTED}; it names {', '.join(map(repr, names)) or 'none'}.")

@@ -114,6 +114,8 @@ def test_a_table_is_read_by_the_names_of_its_columns(tmp_path):
     path.write_text("loss, flops,note,parameters\n2.5,6e19,x,1e9\n3.5,1.2e19,y,5e8\n")
     found = read_points(path)
     assert found.tokens.tolist() == [1e10, 4e9] and found.loss.tolist() == [2.5, 3.5]
+    path.write_text("x,Model Size,Training FLOP,hex_color,loss\n0,1e9,6e19,#faebdd,2.5\n")
+    assert read_points(path).tokens.tolist() == [1e10]
     for text, why in (
         ("N,D,loss\n1,2,3\n", "must name the columns 'parameters'.*it names 'N', 'D', 'loss'"),
         ("parameters,tokens,loss\n", "no points"),
