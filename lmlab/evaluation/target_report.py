@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from lmlab.contracts import CausalLM, Dataset, EncoderDecoder, TextPair
+from lmlab.data.features.pairs import target_start
 from lmlab.errors import ConfigError
 from lmlab.evaluation.examples_of import examples_of
 from lmlab.evaluation.local_params import local_params
@@ -169,7 +170,7 @@ class TargetWriter:
 
     def _written(self, params: Mapping[str, Array], rows: list[np.ndarray]) -> list[np.ndarray]:
         """The ids of the targets of one batch, without the end of text."""
-        begun = [np.array([self._end], np.int32)] * len(rows)
+        begun = [np.array([target_start(self._tokenizer)], np.int32)] * len(rows)
         prompts, told = (begun, rows) if self._told else (rows, None)
         if self._search is None:
             return self._decoder.complete(params, prompts, length=self._length, sources=told, together=self._together)

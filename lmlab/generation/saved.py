@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from jax import Array
 
+from lmlab.data.features.pairs import target_start
 from lmlab.errors import ConfigError, DataError
 from lmlab.generation.writing import local, positions
 from lmlab.parallel.mesh import Mesh
@@ -65,8 +66,8 @@ def ids_of_text(program: Program, text: str, *, before: bool = False, behind: bo
         ids = np.concatenate([np.zeros(0, np.int32), *found])
     if not len(ids):
         raise DataError(f"there is no token in {text!r}.")
-    end = [0 if tokenizer is None else tokenizer.end_of_text]
-    ids = np.concatenate([end * before, ids, end * behind]).astype(np.int32)
+    start, end = ([0], [0]) if tokenizer is None else ([target_start(tokenizer)], [tokenizer.end_of_text])
+    ids = np.concatenate([start * before, ids, end * behind]).astype(np.int32)
     limit = positions(program.model)
     if limit is not None and len(ids) > limit:
         raise ConfigError(f"the text has {len(ids)} tokens, and the model positions for {limit}. Give a shorter one.")

@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lmlab.contracts import CausalLM, EncoderDecoder
+from lmlab.data.features.pairs import target_start
 from lmlab.errors import ConfigError
 from lmlab.generation.beam import BeamOptions, BeamSearch, Hypothesis
 from lmlab.generation.contrastive import ContrastiveSearch
@@ -120,9 +121,10 @@ class Author:
         ids = [self._ids(prompt) for prompt in prompts]
         if not self._told:
             return ids, None
-        end = [0] if self.tokenizer is None else [self.tokenizer.end_of_text]
-        # It stands behind every source and before every target, as in the features of pairs.
-        begun = np.append(end, self._ids(self._beginning)) if self._beginning else np.array(end)
+        tokenizer = self.tokenizer
+        end, start = ([0], [0]) if tokenizer is None else ([tokenizer.end_of_text], [target_start(tokenizer)])
+        # One stands behind every source, the other before every target, as in the features of pairs.
+        begun = np.append(start, self._ids(self._beginning)) if self._beginning else np.array(start)
         return [begun] * len(ids), [np.append(source, end) for source in ids]
 
     def _text_stream(self) -> _Stream:

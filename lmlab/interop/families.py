@@ -38,6 +38,7 @@ class Family:
       copies: regular expressions of tensors that say nothing new: masks, and copies of tied weights.
       optional: beginnings of paths of parameters that files of the bare model do not have.
       learned: whether positions are parameters, so that rows are as long as there are.
+      pairs: whether it reads sources and writes targets, which begin with an id that `config.json` names.
       fits: which of lmlab's models are of this family, where another one has the others.
     """
 
@@ -54,6 +55,7 @@ class Family:
     copies: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     learned: bool = True
+    pairs: bool = False
     fits: Callable[[Values], bool] = field(default=lambda values: True)
 
 
@@ -322,6 +324,73 @@ def _mamba_places(values: Values) -> Places:
     }  # fmt: skip
 
 
+# --- T5 -------------------------------------------------------------------------------------------------------
+
+_T5_FORWARD = {"relu": "relu", "gated-gelu": "geglu"}
+"""lmlab's names of what `feed_forward_proj` says: T5 (arXiv:1910.10683) and T5 1.1."""
+
+
+def _t5_values(config: Config) -> dict[str, Any]:
+    refuse(config, is_encoder_decoder=(True,), feed_forward_proj=tuple(_T5_FORWARD))
+    width, layers = entry(config, "d_model", int), entry(config, "num_layers", int)
+    decoder_layers = entry(config, "num_decoder_layers", int, layers)
+    # Transformers 5 ties the weights in config.json whatever they are, and says by this whether it divides states.
+    tied = entry(config, "tie_word_embeddings", bool, True) and entry(config, "scale_decoder_outputs", bool, True)
+    return {
+        "width": width,
+        "layers": layers,
+        "decoder_layers": None if decoder_layers == layers else decoder_layers,
+        "heads": entry(config, "num_heads", int),
+        "head_width": entry(config, "d_kv", int),
+        "mlp_ratio": entry(config, "d_ff", int) / width,
+        "buckets": entry(config, "relative_attention_num_buckets", int, 32),
+        "max_distance": entry(config, "relative_attention_max_distance", int, 128),
+        "activation": _T5_FORWARD[config.get("feed_forward_proj", "relu")],
+        "norm_epsilon": entry(config, "layer_norm_epsilon", float, 1e-6),
+        "tie_embeddings": tied,
+    }
+
+
+def _t5_config(values: Values) -> dict[str, Any]:
+    require("t5", "T5", values, experts=(None,), activation=tuple(_T5_FORWARD.values()))
+    forward = next(theirs for theirs, ours in _T5_FORWARD.items() if ours == values["activation"])
+    return {
+        "d_model": values["width"], "num_layers": values["layers"], "num_heads": values["heads"],
+        "num_decoder_layers": values["decoder_layers"] or values["layers"], "d_kv": values["head_width"],
+        "d_ff": _inner(values), "relative_attention_num_buckets": values["buckets"],
+        "relative_attention_max_distance": values["max_distance"], "feed_forward_proj": forward,
+        "layer_norm_epsilon": values["norm_epsilon"], "dropout_rate": values["dropout"], "is_encoder_decoder": True,
+        "tie_word_embeddings": values["tie_embeddings"],
+    }  # fmt: skip
+
+
+def _t5_places(values: Values) -> Places:
+    forward = {"gate": "wi_0", "up": "wi_1"} if values["activation"] == "geglu" else {"up": "wi"}
+    places = {"embedding/embedding": same("shared.weight")}
+    halves = {"encoder": ["attention", "mlp"], "decoder": ["attention", "cross", "mlp"]}
+    for side, parts in halves.items():
+        for number, part in enumerate(parts):
+            layer = f"{side}.block.{{}}.layer.{number}."
+            places[f"{side}/{part}_norm/scale"] = same(f"{layer}layer_norm.weight")
+            if part == "mlp":
+                products = {**forward, "down": "wo"}
+                places |= {
+                    f"{side}/mlp/{mine}/kernel": turned(f"{layer}DenseReluDense.{name}.weight")
+                    for mine, name in products.items()
+                }
+                continue
+            mine, name = ("cross_attention", "EncDec") if part == "cross" else ("attention", "Self")
+            places |= {
+                f"{side}/{mine}/{'out' if letter == 'o' else letter}/kernel":
+                    turned(f"{layer}{name}Attention.{letter}.weight")
+                for letter in "qkvo"
+            }  # fmt: skip
+        places[f"{side}_norm/scale"] = same(f"{side}.final_layer_norm.weight")
+        table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        places[f"{side}_positions/bias"] = same(table)
+    return places | ({} if values["tie_embeddings"] else {"head/kernel": turned("lm_head.weight")})
+
+
 GPT2 = Family(
     "gpt2", "GPT2LMHeadModel", "gpt", "autoregressive", "transformer.", "n_positions", _gpt2_values, _gpt2_config,
     _gpt2_places, head=("lm_head.",), copies=(r"h\.\d+\.attn\.(masked_)?bias",),
@@ -347,7 +416,12 @@ MAMBA = Family(
     _mamba_places, head=("lm_head.",), learned=False,
 )  # fmt: skip
 
-FAMILIES = {family.model_type: family for family in (GPT2, LLAMA, MISTRAL, BERT, MAMBA)}
+T5 = Family(
+    "t5", "T5ForConditionalGeneration", "t5", "seq2seq", "", None, _t5_values, _t5_config, _t5_places,
+    head=("lm_head.",), copies=(r"(encoder|decoder)\.embed_tokens\.weight",), learned=False, pairs=True,
+)  # fmt: skip
+
+FAMILIES = {family.model_type: family for family in (GPT2, LLAMA, MISTRAL, BERT, MAMBA, T5)}
 """The families by their `model_type`."""
 
 

@@ -17,8 +17,9 @@ from jax import Array
 
 from lmlab.config import resolve, spell_value
 from lmlab.data.chat_template import write_chat_template
+from lmlab.data.features.pairs import TARGET_START, target_start
 from lmlab.data.tokenizers.hf import TokenizerFile
-from lmlab.data.tokenizers.hugging_face import HuggingFace
+from lmlab.data.tokenizers.hugging_face import HuggingFace, library
 from lmlab.errors import ConfigError, DataError, RunFolderError
 from lmlab.interop.families import Config, Family, entry, family_for, family_of
 from lmlab.interop.gguf_file import GGUF
@@ -32,6 +33,8 @@ from lmlab.training.starting import write_run
 
 LONGEST = 1024
 """Tokens of a training row, unless the model has fewer positions or learned ones."""
+OF_PAIRS = 512
+"""Tokens of a source and of a target (T5: Raffel et al. 2020, section 3.1.2)."""
 FROM_FILE = "tokenizer"
 """The folder of a run that has the tokenizer.json which was inside of a file."""
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -116,10 +119,10 @@ def _import(checkpoint: _Checkpoint, run: Path, overrides: Sequence[str], plugin
     """See `import_checkpoint`."""
     folder, config, tokenizer = checkpoint.path, checkpoint.config, checkpoint.tokenizer
     family = family_of(config)
-    saved, ids, roles = None, entry(config, "vocab_size", int), checkpoint.roles or None
+    saved, ids, roles = None, entry(config, "vocab_size", int), {**checkpoint.roles, **_roles(checkpoint, family)}
     text = _experiment(family, config, checkpoint.kept or tokenizer)
     if tokenizer is not None:
-        saved = TokenizerFile(str(tokenizer), roles, ids).fit(()).to_json()
+        saved = TokenizerFile(str(tokenizer), roles or None, ids).fit(()).to_json()
         text += f"\nhf.roles = {spell_value(roles)}" if roles else ""
     resolved = resolve([], [text, *overrides], plugins)
     program = Program(resolved, saved_tokenizer=saved, partitioner=Mesh(data=1))
@@ -145,6 +148,27 @@ def _import(checkpoint: _Checkpoint, run: Path, overrides: Sequence[str], plugin
     return Imported(run, family.model, program.model.size, tuple(found), new, tuple(ignored))
 
 
+def _roles(checkpoint: _Checkpoint, family: Family) -> dict[str, str]:
+    """What the tokenizer must know of a model of pairs: the token that its targets begin with.
+
+    Raises:
+      DataError: there is no tokenizer, or it has no such token.
+    """
+    if not family.pairs:
+        return {}
+    config, file = checkpoint.config, checkpoint.tokenizer
+    if file is None:
+        raise DataError(f"{checkpoint.path} has no tokenizer.json, which a '{family.model}' needs to read texts.")
+    start = config.get("decoder_start_token_id", config.get("pad_token_id", 0))
+    try:
+        token = library().Tokenizer.from_file(str(file)).id_to_token(start)
+    except Exception as error:  # the library knows no other type
+        raise DataError(f"{file} cannot say which token {start!r} is (decoder_start_token_id): {error}") from None
+    if token is None:
+        raise DataError(f"{file} has no token {start}, which is config.json's decoder_start_token_id.")
+    return {TARGET_START: token}
+
+
 def read_config(folder: Path) -> Config:
     """`config.json` of a checkpoint; DataError where there is none, or it is no object."""
     path = folder / "config.json"
@@ -164,19 +188,21 @@ def _experiment(family: Family, config: Config, tokenizer: Path | None) -> str:
     length = LONGEST if family.length is None else entry(config, family.length, int)
     values = family.values(config)
     bindings: dict[str, Any] = {
-        "experiment.seq_len": length if family.learned else min(length, LONGEST),
+        "experiment.seq_len": OF_PAIRS if family.pairs else length if family.learned else min(length, LONGEST),
         "experiment.steps": 1000,
         "experiment.global_batch_size": 8,
         "adamw.learning_rate": 5e-5,
         **{f"{family.model}.{name}": value for name, value in values.items()},
     }
+    if family.pairs:
+        bindings["experiment.source_len"] = OF_PAIRS
     if tokenizer is None:
         data = {"dataset": "random_tokens"}
         bindings["random_tokens.vocab"] = entry(config, "vocab_size", int)
         if family.loss == "mlm":
             bindings["random_tokens.specials"] = ("mask",)
     else:
-        data = {"dataset": "state_of_the_union", "tokenizer": "hf"}
+        data = {"dataset": "scan" if family.pairs else "state_of_the_union", "tokenizer": "hf"}
         bindings["hf.path"] = str(tokenizer.resolve())
         bindings["hf.ids"] = entry(config, "vocab_size", int)
     named = {"model": family.model, "loss": family.loss, "optimizer": "adamw", **data}
@@ -268,6 +294,8 @@ def export_checkpoint(program: Program, params: Mapping[str, Array], folder: Pat
         if template is not None:
             write_chat_template(folder, template)
     ends = {} if tokenizer is None else {"eos_token_id": tokenizer.end_of_text, "bos_token_id": tokenizer.end_of_text}
+    if family.pairs and tokenizer is not None:  # Transformers fills up what has ended with the padding's id
+        ends |= dict.fromkeys(("decoder_start_token_id", "pad_token_id"), target_start(tokenizer))
     longest = {} if family.length is None else {family.length: program.experiment.seq_len}
     kind = {"model_type": family.model_type, "architectures": [family.architecture], "torch_dtype": "float32"}
     replace_json(folder / "config.json", {**kind, "vocab_size": program.data.vocab, **longest, **ends, **config})

@@ -125,7 +125,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), r"config.json cannot be read: No such file"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), r"config.json is no JSON"),
     "no object": (lambda folder: (folder / "config.json").write_text("[]"), r"config.json holds no object"),
-    "another kind": (set_config(model_type="t5"), r"model_type = 't5'; lmlab reads gpt2, llama, mistral, bert, mamba"),
+    "another kind": (
+        set_config(model_type="opt"),
+        r"model_type = 'opt'; lmlab reads gpt2, llama, mistral, bert, mamba, t5",
+    ),
     "no width": (set_config(n_embd=None), r"does not say n_embd"),
     "words for numbers": (set_config(n_layer="two"), r"n_layer = 'two' is no int"),
     "less than nothing": (set_config(n_layer=-1), r"n_layer = -1 is no size"),

@@ -11,10 +11,13 @@ import jax
 import numpy as np
 import pytest
 
+from lmlab.data.features.pairs import target_start
+from lmlab.errors import DataError
 from lmlab.generation.beam import BeamOptions, BeamSearch
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.generation.saved import SavedRun
+from lmlab.generation.writing import Author
 from lmlab.interop.hugging_face import export_checkpoint, import_checkpoint
 from lmlab.testing.tiny import small_files
 
@@ -254,3 +257,59 @@ def test_a_tokenizer_comes_along_and_goes_with_it(shelf: dict, place: Path) -> N
     text = "The quick brown fox, weiß."
     assert theirs.encode(text) == run.program.tokenizer.encode(text).tolist()
     assert json.loads((place / "out" / "config.json").read_text())["eos_token_id"] == END
+
+
+def t5(gated: bool) -> Any:
+    config = transformers.T5Config(
+        vocab_size=V, d_model=D, d_kv=5, d_ff=INNER, num_layers=L, num_decoder_layers=L + 1, num_heads=H,
+        relative_attention_num_buckets=6, relative_attention_max_distance=9, pad_token_id=2, decoder_start_token_id=2,
+        eos_token_id=END, feed_forward_proj="gated-gelu" if gated else "relu", tie_word_embeddings=not gated,
+    )  # fmt: skip
+    made = transformers.T5ForConditionalGeneration(config)
+    if gated:  # 5.23 ties the weights of T5 1.1 until it reads a checkpoint that has both
+        made.lm_head.weight = torch.nn.Parameter(made.lm_head.weight.detach().clone())
+    return made
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["T5", "T5 1.1"])
+def test_an_encoder_decoder_comes_and_goes(gated: bool, shelf: dict, place: Path) -> None:
+    theirs, folder = saved(shelf, f"t5 {gated}", lambda: t5(gated), place)
+    folder = shutil.copytree(folder, place / "whole")
+    with pytest.raises(DataError, match=r"has no tokenizer\.json, which a 't5' needs"):
+        import_checkpoint(folder, place / "none")
+    shutil.copy(small_files() / "tokenizer.json", folder)
+    run, params = imported(folder, place / "run")
+    model, tokenizer = run.program.model, run.program.tokenizer
+    assert run.program.experiment.seq_len == run.program.experiment.source_len == 512
+    assert target_start(tokenizer) == 2
+    texts = ["the quick brown fox", "so", "a lazy dog!"]
+    rows = [np.append(tokenizer.encode(text), END) for text in texts]
+    source = np.stack([np.pad(row, (0, 24 - len(row)), constant_values=2) for row in rows])
+    there = np.arange(24) < np.array([[len(row)] for row in rows])
+    target = ids()[:, :7]
+    given = {"input_ids": torch.tensor(source), "attention_mask": torch.tensor(there.astype(np.int64))}
+    with torch.no_grad():
+        wanted = theirs(**given, decoder_input_ids=torch.tensor(target)).logits.numpy()
+    memory = model.bind(params).encode_source(source, segment_ids=there.astype(np.int32))
+    logits = model.bind(params).project(model.bind(params).decode(target, memory)[0])
+    assert np.abs(wanted).max() > 0.5
+    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+
+    writer = Author(run.program, Greedy())
+    how = {"max_new_tokens": 9, "do_sample": False, "num_beams": 1, "use_cache": False}  # which has no L + 1 blocks
+    greedy = theirs.generate(**given, **how)
+    best = theirs.generate(**given, **{**how, "num_beams": 3}, early_stopping="never")
+    said = lambda row: bytes(i for i in row.tolist() if i not in (2, END)).decode(errors="replace")  # noqa: E731
+    assert writer.write(params, texts, length=9, seed=0) == [said(row) for row in greedy]
+    found = writer.search(params, texts, BeamOptions(3), length=9)
+    assert [row[0][0] for row in found] == [said(row) for row in best]
+
+    export_checkpoint(run.program, params, place / "out")
+    ours, before = load_file(place / "out" / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert ours.keys() == {name for name in before if "embed_tokens" not in name}
+    again = transformers.T5ForConditionalGeneration.from_pretrained(place / "out")
+    assert (again.config.decoder_start_token_id, again.config.eos_token_id) == (2, END)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            again(**given, decoder_input_ids=torch.tensor(target)).logits.numpy(), wanted, atol=1e-6
+        )

@@ -57,44 +57,6 @@ def mixtral(state: State) -> Weights:
     }
 
 
-def t5(state: State) -> Weights:
-    """`T5ForConditionalGeneration` as a `t5`."""
-    weights = {"embedding/embedding": state["shared.weight"]}
-    if "lm_head.weight" in state:
-        weights["head/kernel"] = _kernel(state["lm_head.weight"])
-    halves = {
-        "encoder": {"attention": (0, "SelfAttention"), "mlp": (1, "DenseReluDense")},
-        "decoder": {"attention": (0, "SelfAttention"), "cross": (1, "EncDecAttention"), "mlp": (2, "DenseReluDense")},
-    }
-    for side, parts in halves.items():
-        block = f"{side}.block.{{}}.layer."
-        layers = _count(state, f"{side}.block.{{}}.")
-
-        def stacked(name: str, block: str = block, layers: int = layers) -> np.ndarray:
-            return np.stack([state[f"{block.format(layer)}{name}.weight"] for layer in range(layers)])
-
-        for mine, (place, theirs) in parts.items():
-            whole = "cross_attention" if mine == "cross" else mine
-            weights[f"{side}/{mine}_norm/scale"] = stacked(f"{place}.layer_norm")
-            weights |= {
-                f"{side}/{whole}/{here}/kernel": _kernel(stacked(f"{place}.{theirs}.{there}"))
-                for here, there in _t5_products(state, side, mine).items()
-            }
-        weights[f"{side}_norm/scale"] = state[f"{side}.final_layer_norm.weight"]
-        bias = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        weights[f"{side}_positions/bias"] = state[bias]
-    return weights
-
-
-def _t5_products(state: State, side: str, part: str) -> dict[str, str]:
-    """The products of a part, by lmlab's names."""
-    if part != "mlp":
-        return {"q": "q", "k": "k", "v": "v", "out": "o"}
-    if any("wi_0" in name for name in state):
-        return {"gate": "wi_0", "up": "wi_1", "down": "wo"}
-    return {"up": "wi", "down": "wo"}
-
-
 def _count(state: State, block: str) -> int:
     """Number of blocks."""
     layers = 0

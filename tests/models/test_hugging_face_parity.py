@@ -17,6 +17,7 @@ from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy, Sample
 from lmlab.interop.families import BERT as BERT_OF_TRANSFORMERS
 from lmlab.interop.families import GPT2, LLAMA
+from lmlab.interop.families import T5 as T5_OF_TRANSFORMERS
 from lmlab.models.bert import BERT
 from lmlab.models.encoder_decoder import T5
 from lmlab.models.gpt import GPT
@@ -125,7 +126,8 @@ def t5(kind: str) -> tuple[Any, ModelDef[T5], Params]:
             activation="geglu" if gated else "relu", tie_embeddings=not gated,
         )
     )  # fmt: skip
-    return theirs, mine, checked(mine, weights_of.t5(arrays(theirs)))
+    values = {"activation": "geglu" if gated else "relu", "tie_embeddings": not gated}
+    return theirs, mine, checked(mine, weights_of.of_family(T5_OF_TRANSFORMERS, arrays(theirs), values))
 
 
 def checked(model: ModelDef[Any], weights: weights_of.Weights) -> Params:

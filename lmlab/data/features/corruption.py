@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmlab.contracts import CorruptedBatch, Text
+from lmlab.data.features.pairs import TARGET_START
 from lmlab.data.features.rows import Batch, Rows, Setting, converts
 from lmlab.data.features.stream import text_stream
 from lmlab.errors import ConfigError
@@ -58,6 +59,7 @@ class Corrupted:
     def __init__(self, ids: np.ndarray, window: int, setting: Setting, tail: bool) -> None:
         self.ids, self._window, self._setting = ids, window, setting
         self._end = setting.special("end_of_text")
+        self._start = setting.special(TARGET_START, "end_of_text")
         self._sentinels, self._noise = sentinels(setting), Noise.of(setting)
         self._count = -(-len(ids) // window) if tail else len(ids) // window
         rest = len(ids) % window if tail else 0
@@ -80,7 +82,7 @@ class Corrupted:
             source, target = corrupted(ids, stretches(len(ids), drawn, self._noise), self._sentinels, self._end)
             sources[b, : len(source)], targets[b, : len(target)] = source, target
             there[b, : len(source)] = weights[b, : len(target)] = 1
-        tokens = np.concatenate([np.full((len(rows), 1), self._end, np.int32), targets[:, :-1]], axis=1)
+        tokens = np.concatenate([np.full((len(rows), 1), self._start, np.int32), targets[:, :-1]], axis=1)
         tokens *= weights > 0
         return {
             "source_tokens": sources,

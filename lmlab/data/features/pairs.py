@@ -6,18 +6,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmlab.contracts import PairBatch, TextPair, TokenBatch
+from lmlab.contracts import PairBatch, TextPair, TokenBatch, Tokenizer
 from lmlab.data.features.encoding import encoded
 from lmlab.data.features.padded import Padded, Ragged, admitted
 from lmlab.data.features.rows import Rows, Setting, converts
 from lmlab.data.features.stream import Packed, Stream
+
+TARGET_START = "target_start"
+"""The role of a special id that targets begin with, where that is not the end of text: T5's padding."""
+
+
+def target_start(tokenizer: Tokenizer) -> int:
+    """The id that a target begins with."""
+    return tokenizer.special_ids.get(TARGET_START, tokenizer.end_of_text)
 
 
 @converts(TextPair, PairBatch)
 def pairs_to_pairs(examples: Sequence[TextPair], setting: Setting, training: bool) -> Rows:
     """A text for the encoder, its target for the decoder, which reads what it has written (Sutskever et al. 2014).
 
-    The text is followed by the end-of-text id; the target begins after one and ends with one. Overlong ones lose their
+    The text is followed by the end-of-text id; the target begins after one (or after the tokenizer's own id for that,
+    `TARGET_START`) and ends with one. Overlong ones lose their
     ends, but not these ids.
 
     Example: TextPair("ab", "cd"), TextPair("a", "b"), source_len=4, seq_len=3
@@ -33,12 +42,13 @@ def pairs_to_pairs(examples: Sequence[TextPair], setting: Setting, training: boo
     there = [examples[i] for i in kept]
     also, more = admitted(there, (len(targets[i]) + 1 for i in kept), setting.seq_len, setting, "target")
     end = np.array([setting.special("end_of_text")], np.int32)
+    start = np.array([setting.special(TARGET_START, "end_of_text")], np.int32)
     read = [np.append(sources[i][: source_len - 1], end) for i in kept[also]]
     written = [np.append(targets[i][: setting.seq_len - 1], end) for i in kept[also]]
     ragged = {
         "source_tokens": Ragged(read, source_len),
         "source_segment_ids": Ragged([np.ones(len(ids), np.int32) for ids in read], source_len),
-        "tokens": Ragged([np.append(end, ids[:-1]) for ids in written], setting.seq_len),
+        "tokens": Ragged([np.append(start, ids[:-1]) for ids in written], setting.seq_len),
         "targets": Ragged(written, setting.seq_len),
         "weights": Ragged([np.ones(len(ids), np.float32) for ids in written], setting.seq_len, np.float32),
     }
