@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     runs = {"float32": args.run}
-    for weights in ("int8", "int4"):
+    for weights in ("int8", "int4", "w8a8", "fp8"):
         runs[weights] = args.run.with_name(f"{args.run.name}-{weights}")
         if not runs[weights].exists():
             lmlab(["quantize", str(args.run), "--run", str(runs[weights]), "--weights", weights])

@@ -2,6 +2,8 @@
 
 lmlab quantize runs/gpt2 --run runs/gpt2-int8                   # 8 bits, a scale for each output
 lmlab quantize runs/gpt2 --run runs/gpt2-int4 --weights int4    # 4 bits, a scale for 64 numbers
+lmlab quantize runs/gpt2 --run runs/gpt2-w8a8 --weights w8a8    # 8 bits, and products of integers
+lmlab quantize runs/gpt2 --run runs/gpt2-fp8 --weights fp8      # e4m3, and products of such numbers
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("source", metavar="RUN", help="a run folder")
     parser.add_argument("--run", required=True, metavar="DIR", help="the run folder to make")
-    parser.add_argument("--weights", choices=("int8", "int4"), default="int8", help="what matrices are kept as "
-                        "(default: int8)")  # fmt: skip
+    parser.add_argument("--weights", choices=("int8", "int4", "w8a8", "fp8"), default="int8", help="what matrices are "
+                        "kept as (default: int8); with w8a8 and fp8 products are of such numbers, too")  # fmt: skip
     parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the newest)")
 
 

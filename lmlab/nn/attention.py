@@ -163,7 +163,7 @@ class Attention(nnx.Module):
         if self.qkv is None:
             return tuple(_by_head(part(x), batch, self.head_width) for part in (self.q, self.k, self.v) if part)
         few = not known(x.shape[0]) or x.shape[0] < x.shape[-1]
-        if not on_cpu() or few:  # of few tokens the outputs are less than the kernel
+        if not on_cpu() or few or not self.qkv.plain:  # of few tokens the outputs are less than the kernel
             split = self.qkv(x).reshape(batch, -1, self.heads, 3, self.head_width).transpose(3, 0, 2, 1, 4)
             return split[0], split[1], split[2]
         width, inner = x.shape[-1], self.heads * self.head_width

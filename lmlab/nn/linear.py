@@ -56,8 +56,14 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*N inputs"]) -> Float[Array, "*N outputs"]:
         """The product; one matrix product where x has one leading axis."""
-        y = x @ self.kernel[...].astype(x.dtype)
+        kernel: Any = self.kernel[...]
+        y = x @ kernel.astype(x.dtype) if self.plain else kernel.multiply(x)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the kernel is an array or stands for one; another knows by itself how it is multiplied."""
+        return not hasattr(self.kernel[...], "multiply")
 
     def project(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits, float32."""

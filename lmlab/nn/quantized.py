@@ -2,7 +2,12 @@
 
 A kernel (inputs, outputs) or an embedding (ids, width) W is kept as integers Q and scales s, W ≈ s Q: one scale for
 each output (or id) with 8 bits, and one for each of these and `GROUP` numbers that are summed together with 4 bits, two
-of which share a byte. What a layer reads is the product, made where it is read: nothing else of a model changes.
+of which share a byte. What a layer reads is the product s Q, made where it is read: nothing else of a model changes.
+
+With `w8a8` and `fp8` (numbers of 8 bits with a point: 4 bits of exponent, 3 of mantissa; Micikevicius et al. 2022,
+arXiv:2209.05433) a linear map makes its input such numbers, too, with a scale for each token, and multiplies these with
+Q as they are; the sum is exact (int32) or of float32, and is multiplied by both scales (Dettmers et al. 2022,
+arXiv:2208.07339, section 2.1, without its outliers). Embeddings and what makes logits read s Q.
 """
 
 from __future__ import annotations
@@ -20,8 +25,10 @@ from jaxtyping import Key
 from lmlab.nn.functional import ModelDef, Params
 from lmlab.nn.stack import Layers, is_layers
 
-Weights = Literal["float32", "int8", "int4"]
+Weights = Literal["float32", "int8", "int4", "w8a8", "fp8"]
 """How the matrices of a model are kept."""
+FACTORS: dict[str, Any] = {"w8a8": jnp.int8, "fp8": jnp.float8_e4m3fn}
+"""Of those whose numbers are multiplied as they are: what numbers these are, and what an input is made."""
 
 GROUP = 64
 """Numbers of 4 bits that share a scale, where the axis that is summed over divides into so many; else all of it."""
@@ -103,6 +110,21 @@ class Codes:
         return cls(*parts, *told)
 
 
+@jax.tree_util.register_pytree_node_class
+class Factors(Codes):
+    """Codes that a linear map multiplies as they are, by qwix's product."""
+
+    def multiply(self, x: Array) -> Array:
+        """x (..., inputs) times the matrix (inputs, outputs), in the dtype of x."""
+        import qwix
+
+        tokens = x.reshape(-1, x.shape[-1])
+        left = qwix.quantize(tokens, self.values.dtype, channelwise_axes=[0])
+        right = qwix.QArray(qvalue=self.values, scale=self.scale)
+        product = qwix.dot_general(left, right, (((1,), (0,)), ((), ())))
+        return product.astype(x.dtype).reshape(*x.shape[:-1], -1)
+
+
 def _unpacked(values: Array, axis: int) -> Array:
     """Numbers of 4 bits, of which two stand in each of 8, one behind the other."""
     low, high = (values << 4) >> 4, values >> 4
@@ -124,11 +146,13 @@ class QuantizedDef(ModelDef[M]):
       whole: the model of which all parameters are float32.
       summed: the paths of those that are integers, and the axis that is grouped.
       bits: of each number.
+      multiplied: whether linear maps multiply them as they are.
     """
 
     whole: ModelDef[M]
     summed: Mapping[str, int]
     bits: int
+    multiplied: bool = False
 
     @property
     def size(self) -> int:
@@ -155,29 +179,31 @@ class QuantizedDef(ModelDef[M]):
         if path not in self.summed:
             return params[path]
         values, scale, axis = params[path], params[f"{path}{SCALE}"], self.summed[path]
+        kind = Factors if self.multiplied and axis == SUMMED["kernel"] else Codes
         if is_layers(values):
             pairs = zip(values.parts, scale.parts, strict=True)
-            return Layers([Codes(*pair, self.bits, axis) for pair in pairs])
-        return Codes(values, scale, self.bits, axis)
+            return Layers([kind(*pair, self.bits, axis) for pair in pairs])
+        return kind(values, scale, self.bits, axis)
 
 
 def quantized(model: ModelDef[M], weights: Weights) -> ModelDef[M]:
     """The model with its matrices as integers; itself for `float32`. Norms, biases and positions stay as they are."""
     if weights == "float32":
         return model
-    bits = {"int8": 8, "int4": 4}[weights]
+    bits, number = 4 if weights == "int4" else 8, FACTORS.get(weights, jnp.int8)
     summed = {path: SUMMED[role] for path, role in model.roles.items() if _fits(model, path, role, bits)}
     shapes, roles, stacked = dict(model.shapes), dict(model.roles), set(model.stacked)
     for path, axis in summed.items():
         values, scale = _shapes(model.shapes[path].shape, axis, bits)
-        shapes[path] = jax.ShapeDtypeStruct(values, jnp.int8)
+        shapes[path] = jax.ShapeDtypeStruct(values, number)
         shapes[f"{path}{SCALE}"] = jax.ShapeDtypeStruct(scale, jnp.float32)
         roles[f"{path}{SCALE}"] = "scale"
         if path in stacked:
             stacked.add(f"{path}{SCALE}")
     given = {field.name: getattr(model, field.name) for field in fields(model)}
     changed = {"shapes": shapes, "roles": roles, "stacked": frozenset(stacked)}
-    return QuantizedDef(**{**given, **changed}, whole=model, summed=summed, bits=bits)
+    multiplied = weights in FACTORS
+    return QuantizedDef(**{**given, **changed}, whole=model, summed=summed, bits=bits, multiplied=multiplied)
 
 
 def _fits(model: ModelDef[Any], path: str, role: str, bits: int) -> bool:

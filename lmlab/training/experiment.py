@@ -144,7 +144,7 @@ class Experiment:
       seed: the root of all randomness.
       compute_dtype: `auto` is float32 on CPU and bfloat16 on GPU and TPU; parameters are float32 always.
       weights: how matrices are kept: `int8` and `int4` are integers with scales, which `lmlab quantize` makes of a run
-        and which do not learn.
+        and which do not learn; with `w8a8` and `fp8` inputs of linear maps are such numbers too (`nn.quantized`).
       clip_norm: scale the gradient down to this global norm (None: never).
       ema: decay of a moving average of the parameters, used by evaluation and generation (None: no average).
       init_from: start from another run's parameters.
@@ -181,7 +181,7 @@ class Experiment:
     max_examples: Count | None = None
     seed: Seed = 0
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    weights: Literal["float32", "int8", "int4"] = "float32"
+    weights: Literal["float32", "int8", "int4", "w8a8", "fp8"] = "float32"
     clip_norm: Positive | None = 1.0
     ema: Fraction | None = None
     init_from: Annotated[Spec, InitFrom] | None = None

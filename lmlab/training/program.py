@@ -17,10 +17,11 @@ from jaxtyping import Key
 from lmlab.config import Resolved, build, supplied_parameters, walk, with_values
 from lmlab.contracts import Adapter, Dataset, Loss, Optimizer, Partitioner, Spec, Tokenizer
 from lmlab.data import Data, JointData, open_data
+from lmlab.data.optional import imported
 from lmlab.errors import ConfigError
 from lmlab.nn.adapters import ADAPTER
 from lmlab.nn.functional import ModelDef, Params
-from lmlab.nn.quantized import QuantizedDef, quantized
+from lmlab.nn.quantized import FACTORS, QuantizedDef, quantized
 from lmlab.nn.states import states_width
 from lmlab.registry import REGISTRIES, losses
 from lmlab.training.carrying import CARRY, start_of
@@ -348,6 +349,8 @@ class Program:
 
     def _define_model(self) -> ModelDef[Any]:
         """The network without its parameters, with its integers or its adapter."""
+        if self.experiment.weights in FACTORS:
+            imported("qwix", f"multiplying numbers of experiment.weights = '{self.experiment.weights}'", "qwix")
         model = quantized(ModelDef.of(self._make_model), self.experiment.weights)
         if self.experiment.adapter is None:
             return model

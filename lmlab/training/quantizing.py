@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,18 +74,18 @@ def quantize_params(model: QuantizedDef, params: Mapping[str, Array]) -> dict[st
     """
     found = dict(params)
     for path, axis in model.summed.items():
-        found[path], found[f"{path}{SCALE}"] = _codes(params[path], axis, model.bits)
+        number = jnp.int4 if model.bits == 4 else model.shapes[path].dtype
+        found[path], found[f"{path}{SCALE}"] = _codes(params[path], axis, number)
     return {path: found[path] for path in model.shapes}
 
 
-def _codes(array: Array, summed: int, bits: int) -> tuple[Array, Array]:
-    """Integers, packed, and scales."""
+def _codes(array: Array, summed: int, number: Any) -> tuple[Array, Array]:
+    """Numbers of this dtype, those of 4 bits packed, and scales."""
     import qwix
 
-    axis = array.ndim + summed
+    axis, few = array.ndim + summed, number == jnp.int4
     others = [i for i in range(array.ndim) if i != axis]
-    kind = {8: jnp.int8, 4: jnp.int4}[bits]
-    tiles = {axis: array.shape[axis] // groups_of(array.shape[axis], bits)}
-    made = jax.jit(lambda x: qwix.quantize(x, kind, channelwise_axes=others, tiled_axes=tiles))(array)
-    values = made.qvalue.astype(jnp.int8)
-    return (values if bits == 8 else packed(values, axis)), made.scale.astype(jnp.float32)
+    tiles = {axis: array.shape[axis] // groups_of(array.shape[axis], 4 if few else 8)}
+    made = jax.jit(lambda x: qwix.quantize(x, number, channelwise_axes=others, tiled_axes=tiles))(array)
+    scale = made.scale.astype(jnp.float32)
+    return (packed(made.qvalue.astype(jnp.int8), axis) if few else made.qvalue), scale

@@ -14,10 +14,11 @@ from lmlab.cli.main import main
 from lmlab.generation.decoding import Decoder
 from lmlab.generation.samplers import Greedy
 from lmlab.generation.saved import SavedRun
-from lmlab.nn.quantized import GROUP, SCALE, Codes, QuantizedDef, groups_of, packed, quantized
+from lmlab.nn.quantized import FACTORS, GROUP, SCALE, Codes, Factors, QuantizedDef, groups_of, packed, quantized
 from lmlab.testing.tiny import tiny_run
 from lmlab.training.quantizing import quantize_params
 from lmlab.training.run import Run
+from tests.later import later
 
 MODELS = {"gpt": "autoregressive", "lstm": "autoregressive", "mamba": "autoregressive", "bert": "mlm"}
 
@@ -98,19 +99,70 @@ def test_qwix_rounds_to_the_nearest_multiple_of_the_scale(bits: int, size: int, 
 
     shape = (3, 5, size) if summed == -1 else (3, size, 5)
     array = np.random.default_rng(2).normal(size=shape).astype(np.float32)
-    codes = Codes(*_codes(jnp.asarray(array), summed, bits), bits, summed)
+    codes = Codes(*_codes(jnp.asarray(array), summed, jnp.int8 if bits == 8 else jnp.int4), bits, summed)
     _, scale = by_numpy(array, summed, bits)
     np.testing.assert_allclose(codes.scale, scale, rtol=1e-6)
     off = np.abs(np.asarray(codes.astype(jnp.float32)) - array)
     assert (off <= np.repeat(scale, size // scale.shape[summed], summed) * (0.5 + 1e-4)).all()
 
 
-def test_a_run_of_integers_is_measured_and_sampled_like_any(tmp_path: Path, capfd: pytest.CaptureFixture):
+@pytest.mark.parametrize("weights", ["w8a8", "fp8"])
+def test_a_product_is_that_of_small_numbers_and_their_scales(weights: str):
     pytest.importorskip("qwix")
-    source, made = str(tiny_run("gpt", "autoregressive")), str(tmp_path / "int4")
-    assert main(["quantize", source, "--run", made, "--weights", "int4"]) == 0
-    assert "int4" in capfd.readouterr().out
-    assert Run(made).resolved.spec.kwargs["weights"] == "int4"
+    from lmlab.training.quantizing import _codes
+
+    draw, number = np.random.default_rng(5), FACTORS[weights]
+    kernel, x = (draw.normal(size=shape).astype(np.float32) for shape in ((67, 11), (2, 3, 67)))
+    x[0, 1] *= 100  # a token of its own scale
+    # Minus the largest would stand half-way between two integers: which it becomes is the last bit's to say.
+    kernel *= np.sign(kernel.max(0) + kernel.min(0))
+    x *= np.sign(x.max(-1) + x.min(-1))[..., None]
+    most = 127.5 if weights == "w8a8" else 448.0  # of e4m3
+    small = lambda values, scale: np.asarray(  # noqa: E731
+        jnp.asarray(np.clip(np.rint(values / scale), -128, 127) if weights == "w8a8" else values / scale, number),
+        np.float64,
+    )  # fmt: skip
+    by_column = np.abs(kernel).max(0, keepdims=True) / np.float32(most)
+    by_token = np.abs(x).max(-1, keepdims=True) / np.float32(most)
+    wanted = (small(x, by_token) @ small(kernel, by_column)) * by_token * by_column
+    factors = Factors(*_codes(jnp.asarray(kernel), -2, number), 8, -2)
+    assert factors.values.dtype == number
+    found = jax.jit(Factors.multiply)(factors, jnp.asarray(x))
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=1e-5 * np.abs(wanted).max())
+    assert np.abs(found - x @ kernel).max() > 1e-3  # it is not the product of float32
+
+
+@pytest.mark.parametrize("weights, far", [("w8a8", 0.05), pytest.param("fp8", 0.2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["gpt", *later(["lstm", "mamba", "bert"])])
+def test_a_model_of_such_products_is_near_the_model(name: str, weights: str, far: float):
+    pytest.importorskip("qwix")
+    saved, params = run_of(name)
+    model = quantized(saved.program.model, weights)
+    assert isinstance(model, QuantizedDef) and model.multiplied
+    codes = quantize_params(model, params)
+    tokens = np.random.default_rng(1).integers(0, saved.program.data.vocab, (2, 5)).astype(np.int32)
+
+    def logits(model, params):
+        bound = model.bind(params)
+        states = bound.encode(tokens) if name == "bert" else bound.hidden(tokens)[0]
+        return bound.project(states)
+
+    exact = jax.jit(lambda p: logits(saved.program.model, p))(params)
+    near = jax.jit(lambda p: logits(model, p))(codes)
+    alone = quantized(saved.program.model, "int8")
+    alone = jax.jit(lambda p: logits(alone, p))(quantize_params(alone, params))
+    assert 0 < float(jnp.std(near - exact) / jnp.std(exact)) < far
+    assert np.abs(near - alone).max() > 0  # inputs are rounded, too
+    np.testing.assert_allclose(jax.jit(lambda p: logits(model, model.apart(p)))(codes), near, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["w8a8", *later(["int4", "fp8"])])
+def test_a_run_of_integers_is_measured_and_sampled_like_any(weights: str, tmp_path: Path, capfd: pytest.CaptureFixture):
+    pytest.importorskip("qwix")
+    source, made = str(tiny_run("gpt", "autoregressive")), str(tmp_path / weights)
+    assert main(["quantize", source, "--run", made, "--weights", weights]) == 0
+    assert weights in capfd.readouterr().out
+    assert Run(made).resolved.spec.kwargs["weights"] == weights
     assert main(["generate", made, "--prompt", "1 2", "--length", "3", "--temperature", "0"]) == 0
     found = SavedRun(made)
     wanted = quantize_params(found.program.model, run_of("gpt")[1])
