@@ -19,8 +19,8 @@ ORACLE, TEST = "test/oracle_nats_per_token", "test/nats_per_token"
 MLE_ENDS = 18_720
 """The step of a run of SeqGAN at which its adversarial part begins."""
 SENTENCES, AT_ONCE = 10_000, 1000
-GRID = tuple(round(0.5 + 0.1 * k, 1) for k in range(26))
-"""Inverse temperatures, 0.5 to 3."""
+GRID = tuple(round(0.6 + 0.2 * k, 1) for k in range(12))
+"""Inverse temperatures, 0.6 to 2.8."""
 TEXTS = 2000
 """That are written at each of them; the standard error of their NLL_oracle is about 0.02."""
 Runs = Mapping[str, RunAt]
