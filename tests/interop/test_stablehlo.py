@@ -28,7 +28,7 @@ pytest.importorskip("flatbuffers")
 CAUSAL = {"gpt": "autoregressive", "lstm": "classification"}
 MORE = {"llama": "autoregressive", "mamba": "autoregressive", "retention": "autoregressive", "tcn": "autoregressive",
         "hyena": "autoregressive", "linear_attention": "autoregressive", "gru": "autoregressive",
-        "hmm": "autoregressive"}  # fmt: skip
+        "hmm": "autoregressive", "nplm": "autoregressive"}  # fmt: skip
 PROMPTS = [[3, 1, 4], [1], [5, 9, 2, 6]]
 LENGTH = 3
 

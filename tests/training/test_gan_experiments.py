@@ -20,11 +20,11 @@ SMALL = (
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["seqgan", "gumbel_short"])
+@pytest.mark.parametrize("name", ["papers/seqgan/seqgan", "gan/gumbel_short"])
 def test_each_update_changes_its_own_half_in_its_own_steps(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     phases = "MLE = 2; PRETRAINED = 4; ROUND = 2; experiment.steps = 8"
-    made = Program(resolve([f"experiments/gan/{name}.gin"], [SMALL, phases]))
+    made = Program(resolve([f"experiments/{name}.gin"], [SMALL, phases]))
     step, state, moved = made.compile_step(), made.init_state(), []
     for k in range(8):
         before = jax.device_get(state.params)
