@@ -186,7 +186,7 @@ def test_a_worker_that_dies_takes_one_trial_with_it(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["sequential", "interleaved"])
 def test_twenty_kills_change_nothing(tmp_path: Path, strategy: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Kills at random times the command, its fork server or a worker; status and report are asked for at each of them."""
+    """Kills at random times the command, its fork server or a worker; status and report are asked for at each."""
     axes = "sweep.axes = {'sgd.learning_rate': [0.1, 0.2, 3e38], 'elman.layers': [1, 2]}\nsweep.seeds = [0, 1]\n"
     axes += f"sgd.momentum = 0.9\nsweep.population = 2\nsweep.strategy = '{strategy}'\n"
     file = write(tmp_path, axes, steps=3000)
