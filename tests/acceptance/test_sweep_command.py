@@ -221,7 +221,14 @@ def test_twenty_kills_change_nothing(tmp_path: Path, strategy: str, capsys: pyte
     assert last.returncode == 1, said
     assert deaths == 20, f"all was done after {deaths} kills: let it have more steps"
     assert {trial: record["status"] for trial, record in records(killed).items()} == expected
-    assert losses(killed) == losses(whole)
+    assert as_far_as_finite(losses(killed)) == as_far_as_finite(losses(whole))
+
+
+def as_far_as_finite(losses: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Without the skipped steps at the end: with --retry, a trial that had diverged tries one more each time."""
+    kept = {name: sum(loss is not None for loss in of) for name, of in losses.items()}
+    assert all(None not in of[: kept[name]] for name, of in losses.items())
+    return {name: of[: kept[name]] for name, of in losses.items()}
 
 
 def workers_of(command: int) -> list[int]:
